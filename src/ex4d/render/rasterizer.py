@@ -1,0 +1,134 @@
+"""The CPU renderer: a `DepthMesh` seen from a `Camera`.
+
+`render_mesh` is the functional entry point; `Rasterizer` keeps its scratch memory between frames.
+Many frames render on Python threads (the kernels hold no GIL); each thread needs its own `Rasterizer`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ex4d.core.arrays import Bool, Float32, Int32, UInt8
+from ex4d.core.camera import Camera
+from ex4d.core.mesh import DepthMesh
+from ex4d.render import kernels
+
+OBSERVED_MIN_ALPHA = 126
+"""A sample counts as observed from this interpolated alpha on (the official code: alpha > 125 of 255)."""
+NEAR_SHARE = 0.01
+"""The near plane lies at this share of the mesh's nearest depth."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedFrame:
+    """One rendered frame.
+
+    Attributes:
+        rgb: uint8 [H,W,3], black where not observed.
+        observed: bool [H,W].
+        depth: float32 [H,W], z in the target camera, 0 where not observed.
+        face_id: int32 [H,W] or None: index into `DepthMesh.faces` of the nearest face, torn or not; -1 = none.
+            The cap counts as one face (its first id).
+    """
+
+    rgb: UInt8
+    observed: Bool
+    depth: Float32
+    face_id: Int32 | None
+
+
+class Rasterizer:
+    """Renders meshes one after the other, reusing its buffers. Not thread-safe: one a thread."""
+
+    def __init__(self) -> None:
+        self._scratch: dict[str, np.ndarray] = {}
+
+    def render(
+        self, mesh: DepthMesh, target: Camera, *, supersample: int = 1, with_face_id: bool = False
+    ) -> RenderedFrame:
+        """See a mesh from a camera.
+
+        Args:
+            mesh: what to draw.
+            target: where from; its height and width are the output's.
+            supersample: 1, or 2 for 2×2 samples a pixel (colour averaged over the observed ones; a pixel
+                is observed if half of its samples are; depth is the nearest of them).
+            with_face_id: also return which face each sample hit (supersample 1 only).
+        """
+        if supersample not in (1, 2):
+            raise ValueError(f"supersample: expected 1 or 2, got {supersample}")
+        if supersample == 2:
+            if with_face_id:
+                raise ValueError("face ids need supersample = 1")
+            return _box_filter(self.render(mesh, _scaled(target, 2)))
+        height, width = target.height, target.width
+        canvas = self._canvas(height, width, with_face_id)
+        rows, cols = mesh.grid.shape[1:]
+        num = rows * cols
+        snapped = kernels.Snapped(
+            self._buffer("x", num, np.int32),
+            self._buffer("y", num, np.int32),
+            self._buffer("inv_z", num, np.float32),
+            self._buffer("flags", num, np.uint8),
+        )
+        transform = np.ascontiguousarray((target.world_to_camera @ mesh.source.camera_to_world)[:3], np.float32)
+        intrinsics = np.array([target.K[0, 0], target.K[1, 1], target.K[0, 2], target.K[1, 2]], np.float32)
+        near = np.float32(NEAR_SHARE * mesh.grid[2].min())
+        rgba = mesh.rgba.view(np.uint32).reshape(num)
+        planes = mesh.grid.reshape(3, num)
+        kernels.snap_vertices(planes[0], planes[1], planes[2], transform, intrinsics, near, snapped)
+        kernels.draw_grid(canvas, snapped, mesh.grid, rgba, mesh.quad_torn, transform, intrinsics, near)
+        rgb = np.empty((height, width, 3), np.uint8)
+        observed = np.empty((height, width), np.bool_)
+        depth = np.empty((height, width), np.float32)
+        kernels.resolve(canvas.inv_z, canvas.color, OBSERVED_MIN_ALPHA, rgb, observed, depth)
+        face_id = canvas.face.reshape(height, width).copy() if with_face_id else None
+        return RenderedFrame(rgb=rgb, observed=observed, depth=depth, face_id=face_id)
+
+    def _buffer(self, name: str, size: int, dtype: type[np.generic]) -> np.ndarray:
+        have = self._scratch.get(name)
+        if have is None or have.size != size:
+            have = self._scratch[name] = np.empty(size, dtype)
+        return have
+
+    def _canvas(self, height: int, width: int, with_face_id: bool) -> kernels.Canvas:
+        inv_z = self._buffer("canvas_inv_z", height * width, np.float32)
+        color = self._buffer("canvas_color", height * width, np.uint32)
+        face = self._buffer("canvas_face", height * width if with_face_id else 1, np.int32)
+        inv_z.fill(0)
+        color.fill(0)
+        face.fill(-1)
+        return kernels.Canvas(width, height, inv_z, color, face)
+
+
+def render_mesh(mesh: DepthMesh, target: Camera, *, supersample: int = 1, with_face_id: bool = False) -> RenderedFrame:
+    """`Rasterizer.render` for a single frame."""
+    return Rasterizer().render(mesh, target, supersample=supersample, with_face_id=with_face_id)
+
+
+def _scaled(camera: Camera, factor: int) -> Camera:
+    """The same view with `factor` times the pixels (corner origin: K just scales)."""
+    scale = np.array([[factor], [factor], [1.0]])
+    return Camera(
+        K=camera.K * scale,
+        world_to_camera=camera.world_to_camera,
+        height=camera.height * factor,
+        width=camera.width * factor,
+    )
+
+
+def _box_filter(fine: RenderedFrame) -> RenderedFrame:
+    """2×2 samples → one pixel."""
+    height, width = fine.observed.shape[0] // 2, fine.observed.shape[1] // 2
+    seen = fine.observed.reshape(height, 2, width, 2)
+    count = seen.sum(axis=(1, 3))
+    observed = count >= 2
+    total = fine.rgb.reshape(height, 2, width, 2, 3).astype(np.uint32).sum(axis=(1, 3))
+    mean = (total + count[..., None] // 2) // np.maximum(count, 1)[..., None]
+    nearest = np.where(seen, fine.depth.reshape(height, 2, width, 2), np.inf).min(axis=(1, 3))
+    return RenderedFrame(
+        rgb=np.where(observed[..., None], mean, 0).astype(np.uint8),
+        observed=observed,
+        depth=np.where(observed, nearest, 0).astype(np.float32),
+        face_id=None,
+    )
