@@ -126,9 +126,7 @@ def test_builder_reuse_gives_the_same_mesh() -> None:
     assert np.array_equal(one.quad_torn, again.quad_torn)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("name", "best"), ("tear_angle_deg", 80.0), ("tear_disparity_jump", 1.5)]
-)
+@pytest.mark.parametrize(("field", "value"), [("name", "best"), ("tear_angle_deg", 80.0), ("tear_disparity_jump", 1.5)])
 def test_config_names_the_bad_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"geometry.{field}"):
         GeometryConfig(**{field: value})  # pyright: ignore[reportArgumentType]

@@ -25,9 +25,7 @@ def oracle() -> dict[str, np.ndarray]:
 def _mesh(oracle: dict[str, np.ndarray], index: int):
     depth = np.ascontiguousarray(oracle["depth"][index])
     height, width = depth.shape
-    camera = Camera(
-        K=oracle["K"].astype(np.float64), world_to_camera=np.eye(4), height=height, width=width
-    )
+    camera = Camera(K=oracle["K"].astype(np.float64), world_to_camera=np.eye(4), height=height, width=width)
     valid = np.ones(depth.shape, bool)
     return build_mesh(oracle["rgb"][index], depth, valid, camera, config=GeometryConfig(name="official"))
 

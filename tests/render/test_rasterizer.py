@@ -36,9 +36,7 @@ def test_equals_reference(name: str, yaw_deg: float) -> None:
 def test_equals_reference_when_the_near_plane_cuts(name: str) -> None:
     mesh = _mesh(5, 20, 24, name)
     eye = np.array([0.3, 0.2, 1.4])
-    target = Camera(
-        K=mesh.source.K, world_to_camera=look_at(eye, np.array([0.4, 1.0, 2.0])), height=28, width=20
-    )
+    target = Camera(K=mesh.source.K, world_to_camera=look_at(eye, np.array([0.4, 1.0, 2.0])), height=28, width=20)
     fast = render_mesh(mesh, target, with_face_id=True)
     slow = render_reference(mesh, target)
     assert fast.face_id is not None and slow.face_id is not None

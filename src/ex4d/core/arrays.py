@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
+UInt16 = NDArray[np.uint16]
 UInt32 = NDArray[np.uint32]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]

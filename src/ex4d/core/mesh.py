@@ -34,6 +34,9 @@ class DepthMesh:
         rgba: uint8 [GH,GW,4], vertex colour; alpha 255 = a surface colour, 0 = no colour is known
             (border ring; in official geometry also every vertex of a torn face).
         quad_torn: uint8 [GH-1,GW-1], bits `FIRST_TORN`, `SECOND_TORN`.
+        reach: float32 [GH,GW], ≥ 0, scene units: how far in source depth, on a torn face, the surface of
+            this vertex is still known to go on. A torn face runs from the last pixel centre of one surface to
+            the first of another; the surfaces themselves end somewhere in between.
         texture: uint8 [H,W,3], the source frame.
         source: the camera that saw the frame.
         ring: 1 if the grid carries a ring of vertices outside the frame (GH = H+2), else 0 (GH = H).
@@ -44,6 +47,7 @@ class DepthMesh:
     grid: Float32
     rgba: UInt8
     quad_torn: UInt8
+    reach: Float32
     texture: UInt8
     source: Camera
     ring: int
@@ -54,6 +58,7 @@ class DepthMesh:
         rows, cols = self.grid.shape[1:]
         check_array("DepthMesh.rgba", self.rgba, np.uint8, (rows, cols, 4))
         check_array("DepthMesh.quad_torn", self.quad_torn, np.uint8, (rows - 1, cols - 1))
+        check_array("DepthMesh.reach", self.reach, np.float32, (rows, cols))
         check_array("DepthMesh.texture", self.texture, np.uint8, (rows - 2 * self.ring, cols - 2 * self.ring, 3))
 
     @property

@@ -3,6 +3,7 @@
 Slices are passed instead of ``k + offset`` indices because Numba vectorises only the former.
 """
 
+import math
 from typing import Any
 
 import numba as nb
@@ -10,6 +11,15 @@ import numpy as np
 
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
 f4, u1 = nb.float32, nb.uint8
+
+HALF_PIXEL_REACH = np.float32(0.25)
+"""Reach of every surface, in pixel sizes. A surface ends on average half a pixel beyond its last sample, which
+a view from 30–90° sees as 0–0.9 pixel sizes of depth on the torn face; less than the mean, so that no more than
+1 % of what is called observed was not seen (`ex4d demo` measures it on scenes 0–4)."""
+MAX_EXTENSION_STEPS = 2.5
+"""Bound of the round extension, in depth steps: keeps noise from growing long tongues."""
+MAX_SMOOTH_STEP = np.float32(0.05)
+"""Relative depth step above which neighbours are no evidence of how a surface goes on."""
 
 
 @nb.njit(**_JIT)
@@ -201,3 +211,57 @@ def fill_invalid(depth, valid, out):
                 elif layer[y, x] < mine:
                     farthest = max(farthest, out[y, x])
         out[i, j] = farthest
+
+
+@nb.njit(**_JIT)
+def surface_reach(z, quad_torn, valid, focal_px, reach):
+    """How far, in depth, the surface of a vertex goes on beyond it into a torn face (`DepthMesh.reach`).
+
+    z, reach float32 [GH,GW] with a ring; valid bool [GH-2,GW-2]; focal_px px. Only vertices of torn faces
+    get a reach, and only valid ones.
+    """
+    rows, cols = z.shape
+    for i in range(rows - 1):
+        torn_row = quad_torn[i]
+        for j in range(cols - 1):
+            if torn_row[j]:
+                for y in range(max(i, 1), min(i + 2, rows - 1)):
+                    for x in range(max(j, 1), min(j + 2, cols - 1)):
+                        if reach[y, x] == 0 and valid[y - 1, x - 1]:
+                            reach[y, x] = vertex_reach(z, y, x, focal_px)
+
+
+@nb.njit(**_JIT)
+def vertex_reach(z, i, j, focal_px):
+    """The shortest extension over the directions in which the surface of grid vertex (i, j) ends."""
+    rows, cols = z.shape
+    pixel_size = z[i, j] / focal_px
+    shortest = np.inf
+    for di, dj in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        i2, j2 = i - 2 * di, j - 2 * dj
+        ends_here = abs(z[i + di, j + dj] - z[i, j]) > MAX_SMOOTH_STEP * z[i, j]
+        if ends_here and 0 < i2 < rows - 1 and 0 < j2 < cols - 1:
+            shortest = min(shortest, round_extension(z[i2, j2], z[i - di, j - dj], z[i, j], pixel_size))
+    return f4(HALF_PIXEL_REACH * pixel_size + (shortest if shortest < np.inf else 0.0))
+
+
+@nb.njit(**_JIT)
+def round_extension(z2, z1, z0, pixel_size):
+    """Depth that a round surface with samples z2, z1, z0 one pixel apart goes on before it turns away.
+
+    Fits the circle through (−2h, z2), (−h, z1), (0, z0), h = pixel_size. If it turns away from the line of
+    sight before the next sample, that is where the surface leaves the view; else the surface ends abruptly
+    (an edge) and is not extended. The length is capped at `MAX_EXTENSION_STEPS` depth steps.
+    """
+    p, s2 = z0 - z1, z1 - z2
+    if p > MAX_SMOOTH_STEP * z0 or s2 < 0 or s2 >= p:
+        return 0.0
+    h, q = pixel_size, p + s2
+    # circumcentre of (0, 0), (−h, −p), (−2h, −q); 2 h (q − 2 p) < 0 because the steps grow
+    d = 2.0 * h * (q - 2.0 * p)
+    center_x = (-q * (h * h + p * p) + p * (4.0 * h * h + q * q)) / d
+    center_z = (-h * (4.0 * h * h + q * q) + 2.0 * h * (h * h + p * p)) / d
+    radius = math.sqrt(center_x * center_x + center_z * center_z)
+    if center_z <= 0 or center_x >= 0 or center_x + radius > h:
+        return 0.0
+    return min(center_z, MAX_EXTENSION_STEPS * p)

@@ -48,10 +48,14 @@ class MeshBuilder:
         intrinsics = np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]], np.float32)
         kernels.unproject_grid(depth, ring, ring_depth, offset_px, intrinsics, grid)
         quad_torn = self._tear(grid, valid, all_valid, ring)
+        reach = np.zeros(grid.shape[1:], np.float32)
+        if not official:
+            kernels.surface_reach(grid[2], quad_torn, valid, intrinsics[0], reach)
         return DepthMesh(
             grid=grid,
             rgba=_vertex_colors(frame, quad_torn, ring),
             quad_torn=quad_torn,
+            reach=reach,
             texture=frame,
             source=source,
             ring=ring,

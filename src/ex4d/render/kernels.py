@@ -8,7 +8,7 @@ the quads of the grid are then walked in order. Pixel centres are the samples. R
 - the fill rule needs no winding: with F = edge + [edge is top-left], a sample is inside where all
   three F > 0 or all three F <= 0. Neighbours share integer edges, so there are no cracks or double hits;
 - perspective-correct: weights are divided by z, nearest 1/z wins, both sides of a face are drawn;
-- a sample exactly on a vertex takes that vertex's colour even where the face is torn.
+- a torn face has no colour, except near its vertices (`show_reach`).
 
 ``fastmath`` stays off: with it, a fresh and a cached process differ by 1/255 on some pixels.
 """
@@ -38,8 +38,8 @@ OUTSIDE_GUARD = 1
 class Canvas(NamedTuple):
     """What is drawn into; every array has H·W entries, row-major.
 
-    inv_z float32 (0 = nothing yet), color uint32 (R | G<<8 | B<<16 | A<<24), face int32 (-1 = nothing;
-    length 1 when face ids are not wanted).
+    inv_z float32 (0 = nothing yet), color uint32 (R | G<<8 | B<<16 | A<<24; 0 on torn faces), face int32
+    (index into `DepthMesh.faces`; -1 = nothing).
     """
 
     width: int
@@ -65,18 +65,9 @@ class Snapped(NamedTuple):
 def put(canvas, o, inv_z, wa, wb, wc, ca, cb, cc, torn, face):
     """Write one sample that won the depth test. Weights are un-normalised (each already over z)."""
     canvas.inv_z[o] = inv_z
-    if canvas.face.size > 1:
-        canvas.face[o] = face
+    canvas.face[o] = face
     if torn:
-        # only a vertex itself keeps its colour on a torn face: two of the three weights are exactly 0
-        if wb == 0 and wc == 0:
-            canvas.color[o] = ca
-        elif wa == 0 and wc == 0:
-            canvas.color[o] = cb
-        elif wa == 0 and wb == 0:
-            canvas.color[o] = cc
-        else:
-            canvas.color[o] = u4(0)
+        canvas.color[o] = u4(0)
     elif ca == cb and cb == cc:
         canvas.color[o] = ca
     else:
@@ -86,7 +77,9 @@ def put(canvas, o, inv_z, wa, wb, wc, ca, cb, cc, torn, face):
         wc *= r
         value = u4(0)
         for s in (0, 8, 16, 24):
-            channel = wa * f4((ca >> u4(s)) & u4(255)) + wb * f4((cb >> u4(s)) & u4(255)) + wc * f4((cc >> u4(s)) & u4(255))
+            channel = (
+                wa * f4((ca >> u4(s)) & u4(255)) + wb * f4((cb >> u4(s)) & u4(255)) + wc * f4((cc >> u4(s)) & u4(255))
+            )
             value |= u4(i4(channel + f4(0.5))) << u4(s)
         canvas.color[o] = value
 
@@ -197,7 +190,10 @@ def draw_clipped(canvas, corners, grid, rgba, transform, intrinsics, near, torn,
         v = corners[k]
         for r in range(3):
             points[k, r] = (
-                transform[r, 0] * grid[0, v] + transform[r, 1] * grid[1, v] + transform[r, 2] * grid[2, v] + transform[r, 3]
+                transform[r, 0] * grid[0, v]
+                + transform[r, 1] * grid[1, v]
+                + transform[r, 2] * grid[2, v]
+                + transform[r, 3]
             )
         for s in range(4):
             points[k, 3 + s] = (rgba[v] >> u4(8 * s)) & u4(255)
@@ -241,7 +237,11 @@ def draw_one_sample(canvas, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, c
     e_ba = bx * ay - by * ax
     area = e_ac + e_cb + e_ba
     positive = e_cb + t_cb > 0
-    if ((e_ac + top_left(cx - ax, cy - ay) > 0) == positive) and ((e_ba + top_left(ax - bx, ay - by) > 0) == positive) and area != 0:
+    if (
+        ((e_ac + top_left(cx - ax, cy - ay) > 0) == positive)
+        and ((e_ba + top_left(ax - bx, ay - by) > 0) == positive)
+        and area != 0
+    ):
         r = f4(1.0) / f4(area)
         wa = f4(e_cb) * r * za
         wb = f4(e_ac) * r * zb
@@ -252,7 +252,11 @@ def draw_one_sample(canvas, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, c
     e_cd = cx * dy - cy * dx
     e_db = dx * by - dy * bx
     area = e_cd + e_db - e_cb
-    if ((e_cd + top_left(dx - cx, dy - cy) > 0) != positive) and ((e_db + top_left(bx - dx, by - dy) > 0) != positive) and area != 0:
+    if (
+        ((e_cd + top_left(dx - cx, dy - cy) > 0) != positive)
+        and ((e_db + top_left(bx - dx, by - dy) > 0) != positive)
+        and area != 0
+    ):
         r = f4(1.0) / f4(area)
         wd = f4(-e_cb) * r * zd
         wb = f4(e_cd) * r * zb
@@ -263,7 +267,9 @@ def draw_one_sample(canvas, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, c
 
 
 @nb.njit(**_JIT)
-def draw_small_box(canvas, x0, x1, y0, y1, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads):
+def draw_small_box(
+    canvas, x0, x1, y0, y1, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads
+):
     """Both triangles of a quad over a few samples: five signed integer edges stepped together."""
     left, top = x0 << SUBPIXEL_BITS, y0 << SUBPIXEL_BITS
     ax, bx, cx, dx = ax - left, bx - left, cx - left, dx - left
@@ -365,6 +371,83 @@ def draw_cap(canvas, flat, rgba, rows, cols, transform, intrinsics, near):
     face = 2 * (rows - 1) * (cols - 1)
     draw_clipped(canvas, (p, q, r), flat, rgba, transform, intrinsics, near, 1, face)
     draw_clipped(canvas, (p, r, s), flat, rgba, transform, intrinsics, near, 1, face)
+
+
+ON_VERTEX_PX = np.float32(1 / 512)
+"""A sample this close to a vertex, in source pixels, lies on it: half a sub-pixel step."""
+
+
+@nb.njit(**_JIT)
+def show_reach(canvas, grid, rgba, reach, ring, to_source, target_k, source_k):
+    """Give samples on torn faces the colour of the vertices that reach them.
+
+    A vertex is known at a sample whose depth in the source camera is closer than its reach to its own, or
+    which lies exactly on it (so that the source view is the frame, bit for bit). Of several, the mean by
+    distance in the source image.
+
+    grid float32 [3,GH,GW]; rgba uint32, reach float32 [GH,GW]; to_source float64 [3,4] target → source
+    camera; target_k, source_k float64 [4] = fx, fy, cx, cy (px, corner origin).
+    """
+    rows, cols = reach.shape
+    num_quads = (rows - 1) * (cols - 1)
+    vi, vj = np.empty(3, np.int64), np.empty(3, np.int64)
+    for row in range(canvas.height):
+        ray_y = (row + 0.5 - target_k[3]) / target_k[1]
+        for col in range(canvas.width):
+            o = row * canvas.width + col
+            face = canvas.face[o]
+            if canvas.color[o] != 0 or face < 0 or face >= 2 * num_quads:
+                continue
+            ray_x = (col + 0.5 - target_k[2]) / target_k[0]
+            depth = 1.0 / canvas.inv_z[o]
+            x, y = ray_x * depth, ray_y * depth
+            z = to_source[2, 0] * x + to_source[2, 1] * y + to_source[2, 2] * depth + to_source[2, 3]
+            second = face >= num_quads
+            quad = face - num_quads if second else face
+            i, j = quad // (cols - 1), quad % (cols - 1)
+            vi[0], vj[0], vi[1], vj[1] = i, j + 1, i + 1, j
+            vi[2], vj[2] = (i + 1, j + 1) if second else (i, j)
+            near_any = False
+            for k in range(3):
+                gap = abs(z - grid[2, vi[k], vj[k]])
+                near_any |= gap < max(reach[vi[k], vj[k]], 1e-3 * z)
+            if near_any:
+                u = source_k[0] * (
+                    to_source[0, 0] * x + to_source[0, 1] * y + to_source[0, 2] * depth + to_source[0, 3]
+                )
+                v = source_k[1] * (
+                    to_source[1, 0] * x + to_source[1, 1] * y + to_source[1, 2] * depth + to_source[1, 3]
+                )
+                # in grid steps: vertex (i, j) is the sample of source pixel (i - ring, j - ring)
+                gx, gy = u / z + source_k[2] + ring - 0.5, v / z + source_k[3] + ring - 0.5
+                canvas.color[o] = reached_color(grid, rgba, reach, vi, vj, gx, gy, z)
+
+
+@nb.njit(**_JIT)
+def reached_color(grid, rgba, reach, vi, vj, gx, gy, z):
+    """Mean colour uint32 of those of three vertices that are known at source position (gx, gy, z); else 0."""
+    red, green, blue, alpha, total = 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(3):
+        i, j = vi[k], vj[k]
+        dx, dy = abs(gx - j), abs(gy - i)
+        on_vertex = dx < ON_VERTEX_PX and dy < ON_VERTEX_PX
+        if not on_vertex and abs(z - grid[2, i, j]) >= reach[i, j]:
+            continue
+        weight = 1.0 if on_vertex else max(1.0 - dx, 1e-3) * max(1.0 - dy, 1e-3)
+        color = rgba[i, j]
+        if on_vertex:
+            return color
+        red += weight * (color & u4(255))
+        green += weight * ((color >> u4(8)) & u4(255))
+        blue += weight * ((color >> u4(16)) & u4(255))
+        alpha += weight * (color >> u4(24))
+        total += weight
+    if total == 0.0:
+        return u4(0)
+    r = 1.0 / total
+    return (
+        u4(red * r + 0.5) | u4(green * r + 0.5) << u4(8) | u4(blue * r + 0.5) << u4(16) | u4(alpha * r + 0.5) << u4(24)
+    )
 
 
 @nb.njit(**_JIT)

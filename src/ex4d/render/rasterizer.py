@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ex4d.core.arrays import Bool, Float32, Int32, UInt8
-from ex4d.core.camera import Camera
+from ex4d.core.arrays import Bool, Float32, Float64, Int32, UInt8
+from ex4d.core.camera import Camera, invert_rigid
 from ex4d.core.mesh import DepthMesh
 from ex4d.render import kernels
 
@@ -61,23 +61,8 @@ class Rasterizer:
             if with_face_id:
                 raise ValueError("face ids need supersample = 1")
             return _box_filter(self.render(mesh, _scaled(target, 2)))
+        canvas = self._draw(mesh, target)
         height, width = target.height, target.width
-        canvas = self._canvas(height, width, with_face_id)
-        rows, cols = mesh.grid.shape[1:]
-        num = rows * cols
-        snapped = kernels.Snapped(
-            self._buffer("x", num, np.int32),
-            self._buffer("y", num, np.int32),
-            self._buffer("inv_z", num, np.float32),
-            self._buffer("flags", num, np.uint8),
-        )
-        transform = np.ascontiguousarray((target.world_to_camera @ mesh.source.camera_to_world)[:3], np.float32)
-        intrinsics = np.array([target.K[0, 0], target.K[1, 1], target.K[0, 2], target.K[1, 2]], np.float32)
-        near = np.float32(NEAR_SHARE * mesh.grid[2].min())
-        rgba = mesh.rgba.view(np.uint32).reshape(num)
-        planes = mesh.grid.reshape(3, num)
-        kernels.snap_vertices(planes[0], planes[1], planes[2], transform, intrinsics, near, snapped)
-        kernels.draw_grid(canvas, snapped, mesh.grid, rgba, mesh.quad_torn, transform, intrinsics, near)
         rgb = np.empty((height, width, 3), np.uint8)
         observed = np.empty((height, width), np.bool_)
         depth = np.empty((height, width), np.float32)
@@ -85,16 +70,40 @@ class Rasterizer:
         face_id = canvas.face.reshape(height, width).copy() if with_face_id else None
         return RenderedFrame(rgb=rgb, observed=observed, depth=depth, face_id=face_id)
 
+    def _draw(self, mesh: DepthMesh, target: Camera) -> kernels.Canvas:
+        """Project, rasterise, and colour what torn faces still show."""
+        canvas = self._canvas(target.height, target.width)
+        num = mesh.rgba.shape[0] * mesh.rgba.shape[1]
+        snapped = kernels.Snapped(
+            self._buffer("x", num, np.int32),
+            self._buffer("y", num, np.int32),
+            self._buffer("inv_z", num, np.float32),
+            self._buffer("flags", num, np.uint8),
+        )
+        to_target = target.world_to_camera @ mesh.source.camera_to_world
+        transform = np.ascontiguousarray(to_target[:3], np.float32)
+        target_k, source_k = _fxycxy(target), _fxycxy(mesh.source)
+        intrinsics = target_k.astype(np.float32)
+        near = np.float32(NEAR_SHARE * mesh.grid[2].min())
+        rgba = mesh.rgba.view(np.uint32)[..., 0]
+        planes = mesh.grid.reshape(3, num)
+        kernels.snap_vertices(planes[0], planes[1], planes[2], transform, intrinsics, near, snapped)
+        kernels.draw_grid(canvas, snapped, mesh.grid, rgba.reshape(num), mesh.quad_torn, transform, intrinsics, near)
+        if mesh.ring:
+            to_source = np.ascontiguousarray(invert_rigid(to_target)[:3])
+            kernels.show_reach(canvas, mesh.grid, rgba, mesh.reach, mesh.ring, to_source, target_k, source_k)
+        return canvas
+
     def _buffer(self, name: str, size: int, dtype: type[np.generic]) -> np.ndarray:
         have = self._scratch.get(name)
         if have is None or have.size != size:
             have = self._scratch[name] = np.empty(size, dtype)
         return have
 
-    def _canvas(self, height: int, width: int, with_face_id: bool) -> kernels.Canvas:
+    def _canvas(self, height: int, width: int) -> kernels.Canvas:
         inv_z = self._buffer("canvas_inv_z", height * width, np.float32)
         color = self._buffer("canvas_color", height * width, np.uint32)
-        face = self._buffer("canvas_face", height * width if with_face_id else 1, np.int32)
+        face = self._buffer("canvas_face", height * width, np.int32)
         inv_z.fill(0)
         color.fill(0)
         face.fill(-1)
@@ -104,6 +113,11 @@ class Rasterizer:
 def render_mesh(mesh: DepthMesh, target: Camera, *, supersample: int = 1, with_face_id: bool = False) -> RenderedFrame:
     """`Rasterizer.render` for a single frame."""
     return Rasterizer().render(mesh, target, supersample=supersample, with_face_id=with_face_id)
+
+
+def _fxycxy(camera: Camera) -> Float64:
+    """float64 [4]: fx, fy, cx, cy in px, corner origin."""
+    return np.array([camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2]])
 
 
 def _scaled(camera: Camera, factor: int) -> Camera:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ex4d.core.arrays import Float64, Int64
+from ex4d.core.arrays import Bool, Float64, Int64
 from ex4d.core.camera import Camera
+from ex4d.core.geometry import project, unproject
 from ex4d.core.mesh import DepthMesh
 from ex4d.render.rasterizer import NEAR_SHARE, OBSERVED_MIN_ALPHA, RenderedFrame
 
@@ -28,7 +29,10 @@ def render_reference(mesh: DepthMesh, target: Camera) -> RenderedFrame:
     torn = mesh.face_torn
     for face, corners in enumerate(mesh.faces):
         for points, colors_3 in _visible_parts(local[corners], colors[corners], near):
-            _draw(inv_z, rgba, face_id, _snap(points, target), 1 / points[:, 2], colors_3, bool(torn[face]), face)
+            shown = np.zeros_like(colors_3) if torn[face] else colors_3
+            _draw(inv_z, rgba, face_id, _snap(points, target), 1 / points[:, 2], shown, face)
+    if mesh.ring:
+        _show_reach(mesh, target, inv_z, rgba, np.where(face_id >= 0, torn[face_id], False), face_id)
     observed = rgba[..., 3] >= OBSERVED_MIN_ALPHA
     with np.errstate(divide="ignore"):
         depth = np.where(observed, 1 / inv_z, 0).astype(np.float32)
@@ -81,7 +85,6 @@ def _draw(
     corners: Int64,
     inv_z_3: Float64,
     colors: Float64,
-    torn: bool,
     face: int,
 ) -> None:
     """Depth-test and shade one triangle given by snapped corners int64 [3,2]."""
@@ -104,12 +107,28 @@ def _draw(
     with np.errstate(divide="ignore", invalid="ignore"):
         share = weights / sample_inv_z
         color = np.floor(np.einsum("khw,kc->hwc", share, colors) + 0.5)
-    if torn:
-        on_vertex = (np.stack(edges) != 0).sum(axis=0) == 1
-        color = np.where(on_vertex[..., None], color, 0)
     inv_z[box][wins] = sample_inv_z[wins]
     rgba[box][wins] = color[wins]
     face_id[box][wins] = face
+
+
+def _show_reach(
+    mesh: DepthMesh, target: Camera, inv_z: Float64, rgba: Float64, torn: Bool, face_id: np.ndarray
+) -> None:
+    """Colour samples on torn faces from the corners that reach them (or that they lie on)."""
+    faces, cols = mesh.faces, mesh.grid.shape[2]
+    reach, source_z, colors = mesh.reach.ravel(), mesh.grid[2].ravel(), mesh.rgba.reshape(-1, 4)
+    for row, col in zip(*np.nonzero(torn & (face_id < 2 * mesh.num_quads)), strict=True):
+        world = unproject(target, np.array([col + 0.5, row + 0.5]), np.array(1 / inv_z[row, col]))
+        pixel, z = project(mesh.source, world)
+        corners = faces[face_id[row, col]]
+        vertex_px = np.stack([corners % cols, corners // cols], axis=1) - mesh.ring + 0.5
+        gap = np.abs(pixel - vertex_px)
+        on_vertex = (gap < 1 / 512).all(axis=1)
+        known = on_vertex if on_vertex.any() else np.abs(z - source_z[corners]) < reach[corners]
+        if known.any():
+            weight = np.maximum(1 - gap, 1e-3).prod(axis=1) * known
+            rgba[row, col] = np.floor(weight @ colors[corners] / weight.sum() + 0.5)
 
 
 def _edge(x: Int64, y: Int64, px: int, py: int, qx: int, qy: int) -> Int64:

@@ -1,0 +1,131 @@
+"""CPU time of mesh build + raster, against OpenGL on the CPU (EGL + llvmpipe) on the same meshes.
+
+    python benchmarks/render.py [--frames 9]
+
+One run, engines interleaved, median CPU milliseconds a frame (process time over all threads). The peer
+gets the mesh ready-made and is charged for upload, draw and read-back of colour and depth only; ours is
+charged for building the mesh too. Skipped with a reason where moderngl or Mesa's EGL is missing.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ex4d.core.camera import Camera
+from ex4d.core.geometry import look_at
+from ex4d.core.mesh import DepthMesh
+from ex4d.mesh.watertight import MeshBuilder
+from ex4d.render.rasterizer import NEAR_SHARE, Rasterizer
+from ex4d.scene import make_scene, scene_clip
+
+SIZES = ((512, 512), (576, 1024))
+YAWS_DEG = (30.0, 90.0)
+_VERTEX = """#version 330
+in vec3 position; in vec4 color; uniform mat4 clip_from_source; out vec4 v_color;
+void main() { v_color = color; gl_Position = clip_from_source * vec4(position, 1.0); }"""
+_FRAGMENT = """#version 330
+in vec4 v_color; uniform int first_torn; out vec4 out_color;
+void main() { out_color = v_color; }"""
+
+
+class OpenGlPeer:
+    """The same job through moderngl: indexed triangles, depth test, read back colour and depth."""
+
+    def __init__(self, height: int, width: int) -> None:
+        import moderngl
+
+        self.context = moderngl.create_context(standalone=True, backend="egl")
+        self.name = str(self.context.info["GL_RENDERER"])
+        self.program = self.context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
+        self.color = self.context.texture((width, height), 4)
+        self.depth = self.context.depth_texture((width, height))
+        self.target = self.context.framebuffer([self.color], self.depth)
+        self.context.enable(moderngl.DEPTH_TEST)
+        self.index: object | None = None
+
+    def render(self, mesh: DepthMesh, target: Camera) -> np.ndarray:
+        """uint8 [H,W,4]."""
+        if self.index is None:
+            self.index = self.context.buffer(mesh.faces.tobytes())
+        near = NEAR_SHARE * float(mesh.grid[2].min())
+        matrix = _clip_matrix(target, near, 4 * float(mesh.grid[2].max()))
+        matrix = matrix @ target.world_to_camera @ mesh.source.camera_to_world
+        self.program["clip_from_source"].write(matrix.T.astype("f4").tobytes())  # pyright: ignore
+        position = self.context.buffer(np.ascontiguousarray(mesh.grid.reshape(3, -1).T).tobytes())
+        color = self.context.buffer(mesh.rgba.tobytes())
+        arrays = self.context.vertex_array(
+            self.program, [(position, "3f", "position"), (color, "4f1", "color")], index_buffer=self.index
+        )
+        self.target.use()
+        self.target.clear(0, 0, 0, 0, depth=1.0)
+        arrays.render()
+        pixels = np.frombuffer(self.target.read(components=4), np.uint8).reshape(target.height, target.width, 4)
+        np.frombuffer(self.depth.read(), np.float32)
+        for item in (arrays, position, color):
+            item.release()
+        return pixels
+
+
+def _clip_matrix(camera: Camera, near: float, far: float) -> np.ndarray:
+    """OpenGL clip space from OpenCV camera space (row 0 of the image first in memory)."""
+    k = camera.K
+    return np.array(
+        [
+            [2 * k[0, 0] / camera.width, 0, 2 * k[0, 2] / camera.width - 1, 0],
+            [0, 2 * k[1, 1] / camera.height, 2 * k[1, 2] / camera.height - 1, 0],
+            [0, 0, (far + near) / (far - near), -2 * far * near / (far - near)],
+            [0, 0, 1, 0],
+        ]
+    )
+
+
+def _cpu_ms(job: Callable[[], object]) -> float:
+    start = time.process_time()
+    job()
+    return 1e3 * (time.process_time() - start)
+
+
+def _orbit(source: Camera, yaw_deg: float, radius: float) -> Camera:
+    yaw = np.radians(yaw_deg)
+    eye = np.array([radius * np.sin(yaw), 0, radius - radius * np.cos(yaw)])
+    matrix = look_at(eye, np.array([0, 0, radius]))
+    return Camera(K=source.K, world_to_camera=matrix, height=source.height, width=source.width)
+
+
+def measure(height: int, width: int, num_frames: int) -> None:
+    """Print one row a yaw for this frame size."""
+    clip = scene_clip(make_scene(0), num_frames=num_frames, fps=24.0, height=height, width=width)
+    video, depth = clip.read(0, num_frames), clip.depth.read(0, num_frames)
+    source = clip.path[0]
+    try:
+        peer = OpenGlPeer(height, width)
+        reason = ""
+    except Exception as error:  # noqa: BLE001 - moderngl raises bare exceptions; the reason is printed
+        peer, reason = None, str(error)
+    builder, rasterizer = MeshBuilder(), Rasterizer()
+    for yaw_deg in YAWS_DEG:
+        target = _orbit(source, yaw_deg, float(np.percentile(depth.depth[0], 20)))
+        ours: list[float] = []
+        theirs: list[float] = []
+        for i in range(-1, num_frames):  # frame -1 warms up compilation and drivers
+            args = (video.frames[i], depth.depth[i], depth.valid[i], source)
+            spent = _cpu_ms(lambda args=args, target=target: rasterizer.render(builder.build(*args), target))
+            mesh = builder.build(*args)
+            peer_spent = _cpu_ms(lambda mesh=mesh, target=target: peer.render(mesh, target)) if peer else 0.0
+            if i >= 0:
+                ours.append(spent)
+                theirs.append(peer_spent)
+        a, b = statistics.median(ours), statistics.median(theirs)
+        versus = f"{peer.name[:28]}  {b:7.1f} ms   {b / a:4.1f}x" if peer else f"peer skipped: {reason}"
+        print(f"{width:>4}x{height:<4} yaw {yaw_deg:>3.0f}   ex4d {a:6.1f} ms   {versus}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--frames", type=int, default=9)
+    num = parser.parse_args().frames
+    for size in SIZES:
+        measure(*size, num)
