@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Generator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from ex4d.errors import OutputError
 
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\.[^.]*)?", re.DOTALL)
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -39,7 +41,18 @@ def temporary_beside(final: Path) -> Path:
 
 def is_temporary(path: Path) -> bool:
     """Whether a name is one that `temporary_beside` makes: what a killed run may have left behind."""
-    return path.name.startswith(".") and path.stem.endswith(".tmp")
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_temporaries(folder: Path) -> list[Path]:
+    """Remove what killed runs left in a folder and below it; returns what was removed.
+
+    Only for a folder that no other process writes to.
+    """
+    left = [path for path in sorted(folder.rglob(".*.tmp*")) if is_temporary(path) and path.is_file()]
+    for path in left:
+        discard(path)
+    return left
 
 
 def publish(temporary: Path, final: Path) -> None:

@@ -1,0 +1,124 @@
+"""Prior → finished video, by the generator the config names; for a run in progress or a folder on disk."""
+
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ex4d.core.view import GeometryPrior
+from ex4d.errors import InputError, OutputError
+from ex4d.fill.complete import FrameFill, complete_view
+from ex4d.fill.config import FillConfig
+from ex4d.io import prior as names
+from ex4d.io.encode_delivery import DeliveryWriter
+from ex4d.io.prior import close_prior, open_prior
+from ex4d.mesh.config import GeometryConfig
+from ex4d.pipeline.config import RunConfig, config_from_dict
+from ex4d.pipeline.progress import Reporter, timed_stage
+from ex4d.pipeline.recon import num_threads
+from ex4d.pipeline.sheet import write_sheet
+from ex4d.pipeline.view import frame_rate
+
+FILL_NOTICE = (
+    "result.mp4 is a preview: unobserved areas are filled from other frames and from their surroundings, not generated"
+)
+
+
+def fill_result(
+    prior: GeometryPrior,
+    path: Path,
+    *,
+    config: RunConfig,
+    audio: tuple[Path, float] | None,
+    reporter: Reporter,
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """Write result.mp4; returns what prior.json says of it (shares a frame, settings, notices)."""
+    return _fill(
+        prior,
+        path,
+        fill=config.fill,
+        geometry=config.geometry,
+        audio=audio if _keeps_time(prior) else None,
+        reporter=reporter,
+        timings=timings,
+    )
+
+
+def fill_folder(
+    folder: Path, *, fill: FillConfig, overwrite: bool, reporter: Reporter, timings: dict[str, float]
+) -> Path:
+    """Complete the prior folder that `recon` wrote: adds result.mp4 and redraws sheet.png.
+
+    Raises:
+        InputError: not a prior folder.
+        OutputError: result.mp4 is there already and `overwrite` is not set.
+    """
+    prior = open_prior(folder)
+    try:
+        path = folder / names.RESULT
+        if path.exists() and not overwrite:
+            raise OutputError(f"no result yet in {folder}", f"{path.name} is there", "use --overwrite to replace it")
+        geometry = config_from_dict(GeometryConfig, prior.config.get("geometry", {}), "config.geometry")
+        _fill(prior, path, fill=fill, geometry=geometry, audio=None, reporter=reporter, timings=timings)
+        reporter.note(FILL_NOTICE)
+        write_sheet(prior, folder / names.SHEET, result=path)
+    finally:
+        close_prior(prior)
+    return path
+
+
+def _fill(
+    prior: GeometryPrior,
+    path: Path,
+    *,
+    fill: FillConfig,
+    geometry: GeometryConfig,
+    audio: tuple[Path, float] | None,
+    reporter: Reporter,
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    reports: list[FrameFill] = []
+    writer = DeliveryWriter(
+        path,
+        height=prior.view.height,
+        width=prior.view.width,
+        fps=_rate(prior),
+        audio_from=audio[0] if audio else None,
+        audio_start_s=audio[1] if audio else 0.0,
+    )
+    with timed_stage(reporter, timings, f"fill {prior.info.get('camera', '')}".strip(), len(prior.path)), writer:
+        chunks = complete_view(
+            prior, fill, geometry=geometry, num_threads=num_threads(), on_frame=reports.append
+        )
+        for chunk in chunks:
+            writer.write(chunk.frames, chunk.timestamps_s)
+            reporter.advance(len(chunk))
+    blank = [report.index for report in reports if report.is_blank]
+    notices = [FILL_NOTICE, *writer.notices]
+    if blank:
+        notices.append(f"{len(blank)} frames show nothing that any frame has seen and stay black")
+    return {
+        "generator": "fill",
+        "settings": asdict(fill),
+        "from_other_frames_mean": float(np.mean([report.temporal_share for report in reports])),
+        "from_surroundings_mean": float(np.mean([report.spatial_share for report in reports])),
+        "notices": notices,
+    }
+
+
+def _keeps_time(prior: GeometryPrior) -> bool:
+    """Whether every source frame is shown once, at its own time: only then does its sound fit."""
+    return np.array_equal(prior.path.source_index, np.arange(prior.source.num_frames))
+
+
+def _rate(prior: GeometryPrior) -> Fraction:
+    stored = prior.info.get("fps")
+    if stored and _keeps_time(prior):
+        try:
+            return Fraction(str(stored))
+        except (ValueError, ZeroDivisionError):
+            raise InputError("a frame rate n/d in prior.json", repr(stored), "run recon again") from None
+    return Fraction(frame_rate(prior.source)).limit_denominator(1001)

@@ -1,0 +1,109 @@
+"""How a run tells where it is: a bar on a terminal, plain lines elsewhere, nothing in a library call."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter(Protocol):
+    """What a run calls; every method may be a no-op."""
+
+    def note(self, text: str) -> None:
+        """Something was chosen, substituted or skipped."""
+        ...
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """A stage of this many frames starts."""
+        ...
+
+    def advance(self, count: int = 1) -> None:
+        """This many more frames are done."""
+        ...
+
+    def end(self) -> None:
+        """The stage is over."""
+        ...
+
+
+class SilentReporter:
+    """Says nothing: for library use."""
+
+    def note(self, text: str) -> None:
+        """Ignored."""
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Ignored."""
+
+    def advance(self, count: int = 1) -> None:
+        """Ignored."""
+
+    def end(self) -> None:
+        """Ignored."""
+
+
+class ConsoleReporter:
+    """Rich bars with ETA and fps on a terminal; a line a stage otherwise."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._stage, self._started, self._done = "", 0.0, 0
+        self._told: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Print a notice, once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._console.print(f"· {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def begin(self, stage: str, total: int | None) -> None:
+        """Start a bar, or remember the stage for its line."""
+        self._stage, self._started, self._done = stage, time.monotonic(), 0
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task(stage, total=total, rate="")
+
+    def advance(self, count: int = 1) -> None:
+        """Move the bar."""
+        self._done += count
+        if self._bar is not None:
+            rate = self._done / max(time.monotonic() - self._started, 1e-9)
+            self._bar.update(self._bar.task_ids[0], advance=count, rate=f"{rate:.1f} fps")
+
+    def end(self) -> None:
+        """Close the bar and leave one line."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        seconds = time.monotonic() - self._started
+        rate = f"  {self._done / seconds:6.1f} fps" if self._done and seconds > 0 else ""
+        frames = f"{self._done:>5} frames" if self._done else ""
+        line = f"  {self._stage:<14} {seconds:6.2f} s  {frames}{rate}"
+        self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def timed_stage(
+    reporter: Reporter, timings: dict[str, float], name: str, total: int | None
+) -> Generator[None, None, None]:
+    """Report a stage and add its wall-clock seconds to `timings`."""
+    started = time.monotonic()
+    reporter.begin(name, total)
+    try:
+        yield
+    finally:
+        timings[name] = timings.get(name, 0.0) + time.monotonic() - started
+        reporter.end()

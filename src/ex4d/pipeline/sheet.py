@@ -1,0 +1,78 @@
+"""The contact sheet: source | render | observed | result, several times, in one picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ex4d.core.arrays import UInt8
+from ex4d.core.view import GeometryPrior
+from ex4d.io.atomic import atomic_path
+from ex4d.io.video import VideoReader, VideoSelection
+
+NUM_ROWS = 6
+CELL_SIDE_PX = 360
+_GAP_PX = 4
+_HEADER_PX = 18
+
+
+def write_sheet(prior: GeometryPrior, path: Path, *, result: Path | None, num_rows: int = NUM_ROWS) -> None:
+    """Write sheet.png.
+
+    Args:
+        prior: what was rendered.
+        path: where to.
+        result: the completed video, or None (the column is left out).
+        num_rows: points in time, evenly spread, first and last frame included.
+    """
+    num = len(prior.path)
+    picks = sorted({round(k * (num - 1) / max(num_rows - 1, 1)) for k in range(num_rows)})
+    rows = []
+    for i in picks:
+        shown = int(prior.path.source_index[i])
+        source = prior.source.read(shown, shown + 1).frames[0]
+        view = prior.view.read(i, i + 1)
+        observed = np.repeat((view.observed[0] * np.uint8(255))[..., None], 3, axis=2)
+        cells = [source, view.rgb[0], observed]
+        if result is not None:
+            cells.append(_result_frame(result, i, view.height, view.width))
+        label = f"frame {i}   observed {100 * prior.coverage[i]:.0f} %"
+        rows.append((label, [_cell(cell) for cell in cells]))
+    titles = ["source", "render", "observed", "result"][: 3 + (result is not None)]
+    with atomic_path(path) as temporary:
+        _compose(titles, rows).save(temporary, format="PNG")
+
+
+def _result_frame(result: Path, index: int, height: int, width: int) -> UInt8:
+    """One frame of the delivered video, without the padding of odd sizes."""
+    with VideoReader(result, selection=VideoSelection(frames=(index, index + 1))) as reader:
+        frame = next(iter(reader)).frames[0]
+    return frame[:height, :width]
+
+
+def _cell(image: UInt8) -> UInt8:
+    height, width = image.shape[:2]
+    scale = min(1.0, CELL_SIDE_PX / max(height, width))
+    if scale == 1.0:
+        return image
+    return np.asarray(
+        cv2.resize(image, (max(round(width * scale), 1), max(round(height * scale), 1)), interpolation=cv2.INTER_AREA),
+        np.uint8,
+    )
+
+
+def _compose(titles: Sequence[str], rows: Sequence[tuple[str, list[UInt8]]]) -> Image.Image:
+    height, width = rows[0][1][0].shape[:2]
+    step_x, step_y = width + _GAP_PX, height + _GAP_PX + _HEADER_PX
+    sheet = Image.new("RGB", (step_x * len(titles) + _GAP_PX, step_y * len(rows) + _HEADER_PX), (28, 28, 28))
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((_GAP_PX + column * step_x, 3), title, fill=(255, 255, 255))
+    for row, (label, cells) in enumerate(rows):
+        top = _HEADER_PX + row * step_y
+        draw.text((_GAP_PX, top + 3), label, fill=(190, 190, 190))
+        for column, cell in enumerate(cells):
+            sheet.paste(Image.fromarray(cell), (_GAP_PX + column * step_x, top + _HEADER_PX))
+    return sheet

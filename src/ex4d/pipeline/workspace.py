@@ -1,0 +1,190 @@
+"""The output folder while a run is under way: staged files, finished stages, resume, one publishing step.
+
+Everything is made in ``OUT/.ex4d-work`` and moved to its final name at the end, prior.json last. A killed
+run leaves only that folder; `--resume` goes on with the stages it holds.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ex4d.errors import OutputError
+from ex4d.io.atomic import is_temporary, output_error, write_json_atomic
+
+WORK_FOLDER = ".ex4d-work"
+_ADVICE = "use --resume to go on, --overwrite to start again, or another folder"
+
+
+class Workspace:
+    """Use `open_workspace`.
+
+    Attributes:
+        output: the user's folder.
+        root: the work folder inside it.
+        is_resumed: whether stages of an earlier run may be there.
+    """
+
+    def __init__(self, output: Path, *, made_output: bool, is_resumed: bool) -> None:
+        self.output = output
+        self.root = output / WORK_FOLDER
+        self.is_resumed = is_resumed
+        self._made_output = made_output
+        self._published = False
+
+    def staged(self, name: str) -> Path:
+        """Where the file that will be published as ``OUT/name`` is made; its folder exists."""
+        path = self.root / "files" / name
+        self._make_folder(path.parent)
+        return path
+
+    def result(self, stage: str) -> dict[str, Any] | None:
+        """What a finished stage recorded; None if it has to be done."""
+        try:
+            return json.loads((self.root / "stages" / f"{stage}.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def finish(self, stage: str, result: Mapping[str, Any]) -> None:
+        """Record that all files of a stage are complete."""
+        folder = self.root / "stages"
+        self._make_folder(folder)
+        write_json_atomic(folder / f"{stage}.json", dict(result))
+
+    def publish(self, names: Sequence[str]) -> None:
+        """Move staged files to their final names, in this order; what is already there from this run stays."""
+        self._published = True
+        for name in names:
+            staged, final = self.root / "files" / name, self.output / name
+            if staged.exists():
+                self._make_folder(final.parent)
+                try:
+                    staged.replace(final)
+                except OSError as error:
+                    raise output_error(final, error) from error
+
+    def share(self, name: str, other: str) -> None:
+        """Stage the file `name` under a second name too: a hard link where the file system has them."""
+        target = self.staged(other)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(self.root / "files" / name, target)
+        except OSError:
+            try:
+                shutil.copyfile(self.root / "files" / name, target)
+            except OSError as error:
+                raise output_error(target, error) from error
+
+    def close(self) -> None:
+        """The run is complete: remove the work folder."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """The input turned out to be unusable: leave nothing behind that was not there before."""
+        if not self._published and not self.is_resumed:
+            shutil.rmtree(self.root, ignore_errors=True)
+            if self._made_output:
+                try:
+                    self.output.rmdir()
+                except OSError:
+                    return  # something else was put there meanwhile: it stays
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(folder, error) from error
+
+
+def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Workspace:
+    """Claim an output folder for a run.
+
+    Args:
+        output: the folder; made when missing.
+        request: config and input hash; a run resumes only where these are equal.
+        resume: go on with an interrupted run of the same request.
+        overwrite: replace what an earlier run left.
+
+    Raises:
+        OutputError: not writable, not empty (without a flag), or the run to resume was another one.
+    """
+    if resume and overwrite:
+        raise OutputError("one of --resume and --overwrite", "both", "drop one of them")
+    made_output = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        content = sorted(entry.name for entry in output.iterdir())
+    except OSError as error:
+        raise output_error(output, error) from error
+    root = output / WORK_FOLDER
+    is_resumed = resume and _may_resume(root, request)
+    if content and not (resume or overwrite):
+        what = "an unfinished run" if WORK_FOLDER in content else f"{len(content)} entries, e.g. {content[0]!r}"
+        raise OutputError(f"an empty or new folder at {output}", what, _ADVICE)
+    if not is_resumed:
+        shutil.rmtree(root, ignore_errors=True)
+    workspace = Workspace(output, made_output=made_output, is_resumed=is_resumed)
+    try:
+        root.mkdir(exist_ok=True)
+    except OSError as error:
+        raise output_error(root, error) from error
+    _sweep(root)
+    write_json_atomic(root / "request.json", dict(request))
+    return workspace
+
+
+def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str]) -> bool:
+    """Whether every prior folder of this very request is finished already.
+
+    Args:
+        output: the output folder.
+        request: config and input.
+        folders: sub-folders, one a camera (``""`` for the output itself).
+    """
+    if (output / WORK_FOLDER).exists():
+        return False
+    for folder in folders:
+        try:
+            info = json.loads((output / folder / "prior.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        if {key: info.get(key) for key in request} != dict(request):
+            return False
+    return True
+
+
+def _may_resume(root: Path, request: Mapping[str, Any]) -> bool:
+    """True if the work folder holds this request; False if there is none."""
+    if not (root / "request.json").is_file():
+        return False
+    try:
+        stored = json.loads((root / "request.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    if stored == json.loads(json.dumps(request)):
+        return True
+    differing = ", ".join(_differences(stored, dict(request))) or "something"
+    raise OutputError(
+        "the same settings and input as the run to resume",
+        f"another {differing}",
+        "repeat the first command with --resume, or use --overwrite",
+    )
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """Dotted names of what differs between two trees of JSON."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        names: list[str] = []
+        for key in sorted(set(a) | set(b)):
+            names += _differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
+        return names
+    return [] if a == json.loads(json.dumps(b)) else [prefix]
+
+
+def _sweep(root: Path) -> None:
+    """Remove half-written files of a killed run."""
+    for path in root.rglob(".*"):
+        if path.is_file() and is_temporary(path):
+            path.unlink(missing_ok=True)
