@@ -19,7 +19,8 @@ from ex4d.core.geometry import look_at
 from ex4d.core.mesh import DepthMesh
 from ex4d.mesh.watertight import MeshBuilder
 from ex4d.render.rasterizer import NEAR_SHARE, Rasterizer
-from ex4d.scene import make_scene, scene_clip
+from ex4d.scene.clip import scene_clip
+from ex4d.scene.generate import make_scene
 
 SIZES = ((512, 512), (576, 1024))
 YAWS_DEG = (30.0, 90.0)

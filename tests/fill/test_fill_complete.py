@@ -340,3 +340,25 @@ def test_config_is_checked(field: str, value: float):
 def test_thread_count_is_checked():
     with pytest.raises(ConfigError, match="num_threads"):
         complete_view(moving(1), num_threads=0)
+
+
+def test_what_lies_beyond_the_frame_goes_on_row_by_row():
+    """Blue above, green below; the camera looks past the frame's left border: blue stays above, green below."""
+    wall = np.zeros((SIZE, SIZE, 3), np.uint8)
+    wall[: SIZE // 2] = (40, 60, 200)
+    wall[SIZE // 2 :] = (40, 190, 60)
+    video, depth = filmed([(33, 33)], wall)
+    turned = np.eye(4)
+    angle = np.radians(25)
+    turned[:3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    camera = Camera(K=K, world_to_camera=turned, height=SIZE, width=SIZE)
+    prior = prior_of(video, depth, CameraPath.from_cameras([camera], np.array([0])))
+    observed = view_of(prior).observed[0]
+    outside = (~observed) & (np.arange(SIZE) < 30)
+    assert outside.mean() > 0.1
+    frame = run(prior)[0][0].astype(int)
+    is_blue = frame[..., 2] > frame[..., 1]
+    rows = np.arange(SIZE)[:, None] * np.ones((1, SIZE), int)
+    assert is_blue[outside & (rows < 20)].all()
+    assert not is_blue[outside & (rows > 76)].any()
+    assert not (reddish(frame.astype(np.uint8)) & ~observed).any()

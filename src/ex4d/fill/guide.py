@@ -8,13 +8,13 @@ empty space that the source camera saw: nothing in the hole may stand in front o
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numba as nb
 import numpy as np
 
 from ex4d.core.arrays import Bool, Float32
 from ex4d.core.camera import Camera
 from ex4d.core.mesh import DepthMesh
+from ex4d.fill.border import continue_border
 from ex4d.render.rasterizer import Rasterizer
 
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
@@ -26,19 +26,10 @@ INSET_PX = 3
 """Colours are taken this far behind the edge: nearer ones are mixed with the foreground by the lens."""
 SEED_RADIUS_PX = 2.0
 """A seed counts half at this distance from the pixel it was taken from."""
-BACKGROUND_PERCENTILE = 60
+TORN_PERCENTILE = 60
 """Of the disparities of far ends: what is farther counts as equally far."""
-BORDER_SHARE = 0.05
-"""Weight of hints beyond the frame's border, whose continuation is a guess, against those of torn edges."""
-BORDER_RADIUS_PX = 30.0
-"""Hints beyond the frame's border fall off as 1/distance from here on: nothing else says what goes on there."""
-BORDER_CELL_PX = 4
-"""Rays that leave the source view are followed for one pixel in so many, each way."""
-BORDER_BLUR_PX = 9
-"""The colours that go on beyond the border are averaged over a square of this side."""
-MARCH_STEPS = 48
-MARCH_GROWTH = 1.16
-"""Steps along such a ray and the factor from one distance to the next: 3 orders of magnitude in all."""
+HINT_PERCENTILE = 80
+"""The same of all hints: sideways of the scene, far ends alone may be as near as the foreground."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,21 +81,23 @@ def make_guide(mesh: DepthMesh, target: Camera, observed: Bool, rasterizer: Surf
         frame.face_id, observed, (mesh.grid, mesh.texture), (transform, intrinsics), color, disparity,
         confidence,
     )  # fmt: skip
-    torn = confidence > 0
-    typical = disparity[torn] if torn.any() else surface[observed]
-    background = np.float32(np.percentile(typical[::7], BACKGROUND_PERCENTILE)) if typical.size else np.float32(0)
-    to_source = np.ascontiguousarray((mesh.source.world_to_camera @ target.camera_to_world)[:3])
-    k = mesh.source.K
-    source_intrinsics = np.array([k[0, 0], k[1, 1], k[0, 2], k[1, 2]])
-    blurred = np.asarray(cv2.blur(mesh.texture, (BORDER_BLUR_PX, BORDER_BLUR_PX)), dtype=np.uint8)
-    _continue_border(
-        (surface, observed),
-        (mesh.grid[2, 1:-1, 1:-1], blurred),
-        (to_source, intrinsics, source_intrinsics),
-        (color, disparity, confidence),
-    )
+    torn = disparity[confidence > 0]
+    continue_border(observed, mesh, target, (color, disparity, confidence))
+    background = _background(torn, disparity[confidence > 0], surface[observed])
     _keep_seen(frame.rgb, frame.observed, observed, surface, color, disparity, confidence)
     return Guide(surface=surface, color=color, disparity=disparity, confidence=confidence, background=background)
+
+
+def _background(torn: Float32, hinted: Float32, seen: Float32) -> np.float32:
+    """The farther one of what is typical of far ends and of all hints; of what is seen, if there are none."""
+    far = [
+        np.percentile(values[::7], percentile)
+        for values, percentile in ((torn, TORN_PERCENTILE), (hinted, HINT_PERCENTILE))
+        if values.size
+    ]
+    if not far:
+        far = [np.percentile(seen[::7], TORN_PERCENTILE) if seen.size else 0]
+    return np.float32(min(far))
 
 
 @nb.njit(**_JIT)
@@ -147,28 +140,22 @@ def _far_end(z, near_i, near_j, far_i, far_j):
 
 @nb.njit(**_JIT)
 def _known_end(z, face, num_quads):
-    """Grid vertex whose colour the face's hole continues, and whether it hangs on the frame's border.
-
-    Returns (row, col, is_wall); row -1 where all vertices lie on the ring.
-    """
+    """Grid vertex (row, col) whose colour the face's hole continues; row -1 for walls, which hang on the ring."""
     rows, cols = z.shape
     quad = face % num_quads
     near_i, near_j, far_i, far_j = -1, -1, -1, -1
-    nearest, farthest, is_wall = f4(np.inf), f4(0), False
+    nearest, farthest = f4(np.inf), f4(0)
     for index in range(3):
-        which = index if face < num_quads else 3 - index
-        i, j = _corner(quad, which, cols)
+        i, j = _corner(quad, index if face < num_quads else 3 - index, cols)
         if i == 0 or j == 0 or i == rows - 1 or j == cols - 1:
-            is_wall = True
-            continue
+            return -1, -1
         if z[i, j] < nearest:
             nearest, near_i, near_j = z[i, j], i, j
         if z[i, j] > farthest:
             farthest, far_i, far_j = z[i, j], i, j
-    if far_i < 0 or is_wall or (near_i == far_i and near_j == far_j):
-        return far_i, far_j, is_wall
-    i, j = _far_end(z, near_i, near_j, far_i, far_j)
-    return i, j, False
+    if near_i == far_i and near_j == far_j:
+        return far_i, far_j
+    return _far_end(z, near_i, near_j, far_i, far_j)
 
 
 @nb.njit(**_JIT)
@@ -184,7 +171,7 @@ def _follow_faces(face_id, observed, mesh, camera, color, disparity, confidence)
             face = face_id[y, x]
             if observed[y, x] or face < 0 or face >= 2 * num_quads:
                 continue
-            i, j, is_wall = _known_end(grid[2], face, num_quads)
+            i, j = _known_end(grid[2], face, num_quads)
             if i < 0:
                 continue
             px, py, pz = grid[0, i, j], grid[1, i, j], grid[2, i, j]
@@ -196,71 +183,6 @@ def _follow_faces(face_id, observed, mesh, camera, color, disparity, confidence)
             dx = u * intrinsics[0] + intrinsics[2] - f4(x + 0.5)
             dy = v * intrinsics[1] + intrinsics[3] - f4(y + 0.5)
             disparity[y, x] = f4(1.0) / z
-            r2 = dx * dx + dy * dy
-            if is_wall:
-                confidence[y, x] = f4(BORDER_SHARE) * f4(BORDER_RADIUS_PX) / (f4(BORDER_RADIUS_PX) + np.sqrt(r2))
-            else:
-                confidence[y, x] = radius2 / (radius2 + r2)
+            confidence[y, x] = radius2 / (radius2 + dx * dx + dy * dy)
             for c in range(3):
                 color[y, x, c] = f4(texture[i - 1, j - 1, c])
-
-
-@nb.njit(**_JIT)
-def _continue_border(target, source, cameras, hints):
-    """Hints for rays that leave the source view without meeting a face: its outermost pixels go on sideways.
-
-    The source depth map is taken to repeat its border for ever; the ray is followed until it passes below that.
-    target = surface (1/z), observed; source = depth float32 [H,W], colours; cameras = target → source
-    float64 [3,4] and both intrinsics; hints = colour, disparity, confidence.
-    """
-    surface, observed = target
-    depth = source[0]
-    start = f4(0.2) * depth.min()
-    hit = np.zeros(6, np.float64)
-    for y0 in range(0, observed.shape[0], BORDER_CELL_PX):
-        y1 = min(y0 + BORDER_CELL_PX, observed.shape[0])
-        for x0 in range(0, observed.shape[1], BORDER_CELL_PX):
-            x1 = min(x0 + BORDER_CELL_PX, observed.shape[1])
-            wanted = False
-            for y in range(y0, y1):
-                for x in range(x0, x1):
-                    wanted |= not observed[y, x] and surface[y, x] == 0
-            if not wanted or not _march(0.5 * (x0 + x1), 0.5 * (y0 + y1), start, source, cameras, hit):
-                continue
-            for y in range(y0, y1):
-                for x in range(x0, x1):
-                    if not observed[y, x] and surface[y, x] == 0:
-                        hints[1][y, x] = hit[3]
-                        hints[2][y, x] = BORDER_SHARE * BORDER_RADIUS_PX / (BORDER_RADIUS_PX + hit[4])
-                        for c in range(3):
-                            hints[0][y, x, c] = hit[c]
-
-
-@nb.njit(**_JIT)
-def _march(px, py, start, source, cameras, hit):
-    """Follow the target ray of (px, py) px. hit = colour [3], 1/z in the target, px beyond the frame. False: no hit."""
-    depth, color = source
-    to_source, k_target, k_source = cameras
-    height, width = depth.shape
-    rx, ry = (px - k_target[2]) / k_target[0], (py - k_target[3]) / k_target[1]
-    dx = to_source[0, 0] * rx + to_source[0, 1] * ry + to_source[0, 2]
-    dy = to_source[1, 0] * rx + to_source[1, 1] * ry + to_source[1, 2]
-    dz = to_source[2, 0] * rx + to_source[2, 1] * ry + to_source[2, 2]
-    t = float(start)
-    for step in range(MARCH_STEPS):
-        t *= MARCH_GROWTH
-        z = to_source[2, 3] + t * dz
-        if z <= 1e-9:
-            continue
-        u = k_source[0] * (to_source[0, 3] + t * dx) / z + k_source[2]
-        v = k_source[1] * (to_source[1, 3] + t * dy) / z + k_source[3]
-        j, i = int(min(max(u, 0.0), width - 1.0)), int(min(max(v, 0.0), height - 1.0))
-        beyond = max(max(-u, u - width), max(-v, v - height))
-        # the last point of a ray that stays above everything stands for infinity: sky goes on
-        if beyond <= 0 or (z < depth[i, j] and step < MARCH_STEPS - 1):
-            continue
-        for c in range(3):
-            hit[c] = color[i, j, c]
-        hit[3], hit[4] = 1.0 / t, beyond
-        return True
-    return False

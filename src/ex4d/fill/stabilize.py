@@ -18,6 +18,9 @@ depth is rough."""
 CHANGE_LEVELS = 40.0
 """A carried colour this far from the new one counts half: the scene has changed."""
 
+EDGE_PX = 12.0
+"""The share of the previous frame fades out over this distance from its edges."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
@@ -86,7 +89,9 @@ def _carry(color, disparity, invented, old, matrix, share):
                 continue
             r, g, b = r / total - color[y, x, 0], g / total - color[y, x, 1], b / total - color[y, x, 2]
             q = (r * r + g * g + b * b) / f4(3.0 * CHANGE_LEVELS * CHANGE_LEVELS)
-            s = share * min(total, f4(1.0)) / (f4(1.0) + q)
+            # no seam where the old frame ends
+            edge = min(min(u, width - 1 - u), min(v, height - 1 - v)) + 1.0
+            s = share * f4(min(edge / EDGE_PX, 1.0)) * min(total, f4(1.0)) / (f4(1.0) + q)
             color[y, x, 0] += s * r
             color[y, x, 1] += s * g
             color[y, x, 2] += s * b

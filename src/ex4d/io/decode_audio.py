@@ -8,7 +8,7 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from ex4d.io.decode_media import plain_reason
+from ex4d.io.decode_media import open_container, plain_reason
 from ex4d.io.decode_sniff import describe_unreadable
 from ex4d.io.limits import ALLOWED_AUDIO_CODECS, ALLOWED_CODECS, ALLOWED_FORMATS
 
@@ -41,7 +41,7 @@ def extract_audio(
         "codec_whitelist": f"{ALLOWED_CODECS},{ALLOWED_AUDIO_CODECS}",
     }
     try:
-        with av.open(f"file:{path}", "r", options=options, metadata_errors="replace") as source:
+        with open_container(path, options) as source:
             if not source.streams.audio:
                 return []
             return _rewrite(source, out, start_s, end_s, on_progress)

@@ -211,6 +211,13 @@ def display_orientation(frame: VideoFrame) -> tuple[tuple[int, int, int, int], f
     return (1, 0, 0, 1), 0.0
 
 
+def open_container(path: Path, options: dict[str, str]) -> InputContainer:
+    """`av.open` for reading; tags that are no text do not matter (PyAV 19 has dropped the switch)."""
+    extra: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    # "file:" keeps a name such as "a:b.mp4" from being taken for a protocol.
+    return av.open(f"file:{path}", "r", options=options, **extra)
+
+
 def _open(path: Path, limits: DecodeLimits) -> InputContainer:
     options: dict[str, str] = {
         "protocol_whitelist": "file",
@@ -221,8 +228,7 @@ def _open(path: Path, limits: DecodeLimits) -> InputContainer:
     }
     av.logging.set_level(av.logging.ERROR)
     try:
-        # "file:" keeps a name such as "a:b.mp4" from being taken for a protocol.
-        return av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
+        return open_container(path, options)
     except (FFmpegError, ValueError, OSError) as error:
         raise describe_unreadable(path, plain_reason(error)) from error
 

@@ -1,6 +1,7 @@
 """Clip → geometry prior: depth, meshes, target views, and the files of a prior folder."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -171,6 +172,7 @@ class _Writers:
         self._mask = stack.enter_context(LosslessWriter(staged(names.MASK), "gray", **size))
         self._depth = stack.enter_context(LosslessWriter(staged(names.DEPTH), "gray16", **size))
         preview = DeliveryWriter(staged(names.PREVIEW), **size, settings=DeliverySettings(crf=20, preset="veryfast"))
+        self._pool = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="ex4d-encode"))
         self._previews = [stack.enter_context(preview)]
         self._mask_videos: list[DeliveryWriter] = []
         if config.official_files:
@@ -183,13 +185,12 @@ class _Writers:
         """Append a chunk to every stream."""
         times = view.timestamps_s
         mask = np.where(view.observed, np.uint8(255), np.uint8(0))
-        self._color.write(view.rgb, times)
-        self._mask.write(mask, times)
-        self._depth.write(encode_depth(view.depth, view.depth > 0, z_min), times)
-        for writer in self._previews:
-            writer.write(view.rgb, times)
-        for writer in self._mask_videos:
-            writer.write(np.repeat(mask[..., None], 3, axis=3), times)
+        jobs = [(writer, view.rgb) for writer in (self._color, *self._previews)]
+        jobs += [(self._mask, mask), (self._depth, encode_depth(view.depth, view.depth > 0, z_min))]
+        jobs += [(writer, np.repeat(mask[..., None], 3, axis=3)) for writer in self._mask_videos]
+        # encoders hold no GIL: the streams are written side by side, each by one thread at a time
+        for done in [self._pool.submit(writer.write, frames, times) for writer, frames in jobs]:
+            done.result()
 
 
 def _write_meshes(

@@ -42,7 +42,7 @@ def write_sheet(prior: GeometryPrior, path: Path, *, result: Path | None, num_ro
         rows.append((label, [_cell(cell) for cell in cells]))
     titles = ["source", "render", "observed", "result"][: 3 + (result is not None)]
     with atomic_path(path) as temporary:
-        _compose(titles, rows).save(temporary, format="PNG")
+        _compose(titles, rows).save(temporary, format="PNG", compress_level=3)
 
 
 def _result_frame(result: Path, index: int, height: int, width: int) -> UInt8:

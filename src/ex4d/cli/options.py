@@ -1,0 +1,186 @@
+"""The flags that `run` and `recon` share, flat, and how they become a `RunConfig` and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+if TYPE_CHECKING:
+    from ex4d.pipeline.config import RunConfig
+
+# tyro would write "{None}|FLOAT" and "(default: None)": a plain word, and no default where there is none.
+_OptionalFloat = float | None
+_OptionalInt = int | None
+Flag = Annotated[bool, arg(help_behavior_hint="")]
+"""A flag that is off unless it is typed."""
+
+
+def optional(metavar: str, **more: Any) -> Any:
+    """tyro settings of a flag that may be left out."""
+    return arg(metavar=metavar, help_behavior_hint="", **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconOptions:
+    """Flags of `recon` and `run`. Names on the left are typed; `FIELDS` says where each belongs in `RunConfig`."""
+
+    input: Annotated[Positional[str | None], optional("INPUT")] = None
+    """a video, a picture, or an RGB-D folder (Record3D, TUM, 7-Scenes)"""
+    cam: Annotated[UseAppendAction[tuple[str, ...]], optional("NAME[:VALUE]")] = ()
+    """where the camera goes: degrees, a preset (table below), or a file; repeat the flag for several cameras
+    (default: 30)"""
+    output_dir: Annotated[Path | None, optional("FOLDER", aliases=("-o",))] = None
+    """folder to write; it must be new or empty (default: <input>_<cam> here)"""
+
+    depth: Annotated[str, arg(metavar="auto|NAME|PATH")] = "auto"
+    """auto: the best there is without a download; an estimator's name (layout: instant preview); or a file or
+    folder: npz, npy, 16-bit PNG or EXR folder, gray16 video, RGB-D folder"""
+    depth_kind: Literal["auto", "depth", "disparity"] = "auto"
+    """what a depth file holds; auto: by its name"""
+    depth_scale: Annotated[_OptionalFloat, optional("N")] = None
+    """numbers per metre in a depth file (default: integers 1000, floats as they are)"""
+    max_depth: Annotated[_OptionalFloat, optional("Z")] = None
+    """depth beyond this counts as unknown, in the unit of the depth"""
+    fov_deg: Annotated[_OptionalFloat, optional("DEG")] = None
+    """horizontal field of view of the clip (default: the file's K, else f = 0.9 x the longer side)"""
+    focal_px: Annotated[_OptionalFloat, optional("PX")] = None
+    """the same as a focal length, pixels at the working size"""
+
+    pivot: Annotated[str, arg(metavar="auto|near|median|PX,PY|Z")] = "auto"
+    """depth to turn about; auto: the subject in the middle (20th percentile of the central third)"""
+    motion: Literal["relative", "world"] = "relative"
+    """where the clip's own camera moves: follow it, or stay with its first view (steady)"""
+    freeze: Annotated[_OptionalInt, optional("FRAME")] = None
+    """bullet time: hold this frame while the camera moves"""
+    num_frames: Annotated[_OptionalInt, optional("N")] = None
+    """frames to make, with --freeze or a picture (default: as the clip; 49 for a picture)"""
+
+    start: Annotated[float, arg(metavar="S")] = 0.0
+    """first second to use"""
+    end: Annotated[_OptionalFloat, optional("S")] = None
+    """second to stop at"""
+    frames: Annotated[str | None, optional("A:B")] = None
+    """frames A to B-1 instead of seconds"""
+    max_side: Annotated[_OptionalInt, optional("PX")] = None
+    """shrink so that no side is longer (default: native size)"""
+    fps: Annotated[_OptionalFloat, optional("FPS")] = None
+    """resample to this rate (default: every frame)"""
+
+    geometry: Literal["default", "official"] = "default"
+    """how depth becomes a mesh: ours, or as the EX-4D release does it"""
+    tear_angle_deg: Annotated[_OptionalFloat, optional("DEG")] = None
+    """faces with a smaller angle are torn (default: 15, official 2.5)"""
+    tear_disparity_jump: Annotated[float, arg(metavar="SHARE")] = 0.05
+    """relative disparity step that makes an occlusion edge (default geometry)"""
+    supersample: Literal[1, 2] = 1
+    """2: 2x2 samples a pixel"""
+
+    seed: int = 0
+    """of every random choice"""
+    save_mesh: Flag = False
+    """also write every frame's mesh, PLY and GLB"""
+    official_files: Flag = False
+    """also write color_<cam>.mp4, mask_<cam>.mp4 and DW-Mesh.ply as the EX-4D release does"""
+    no_cache: Flag = False
+    """neither read nor keep estimated depth"""
+    resume: Flag = False
+    """go on with an interrupted run of the same command"""
+    overwrite: Flag = False
+    """replace what an earlier run left in the folder"""
+    from_: Annotated[Path | None, optional("PRIOR.json", name="from")] = None
+    """repeat the run that this prior.json (or its folder) is from; flags typed beside it win"""
+
+    @property
+    def generator(self) -> Literal["fill", "none"]:
+        """What completes the views."""
+        return "none"
+
+    def resolve(self) -> "RunConfig":
+        """The settings of this run; what no flag reaches comes from ``--from`` or is the default.
+
+        Raises:
+            ConfigError, InputError: a value out of range, no INPUT, or ``--from`` names no prior.json.
+        """
+        from ex4d.errors import InputError
+        from ex4d.pipeline.config import RunConfig
+
+        base = RunConfig(input="") if self.from_ is None else read_config(self.from_)
+        sections: dict[str, dict[str, Any]] = {}
+        for name, (section, field) in FIELDS.items():
+            sections.setdefault(section, {})[field] = getattr(self, name)
+        sections["depth"]["cache"] = not self.no_cache
+        if self.cam:
+            sections["camera"]["cam"] = self.cam
+        if not self.input:
+            raise InputError("an INPUT: a video, picture or RGB-D folder", "none", "type e.g. ex4d run clip.mp4")
+        top = sections.pop("")
+        parts = {name: replace(getattr(base, name), **values) for name, values in sections.items()}
+        return replace(base, input=self.input, generator=self.generator, **top, **parts)
+
+    @classmethod
+    def repeating(cls, prior: Path) -> Self:
+        """Options with the settings of an earlier run as defaults.
+
+        `cam` stays empty: what is typed replaces the cameras of that run instead of adding to them.
+        """
+        config = read_config(prior)
+        values = {
+            name: getattr(getattr(config, section) if section else config, field)
+            for name, (section, field) in FIELDS.items()
+        }
+        values["input"] = config.input
+        if "generator" in {field.name for field in fields(cls)}:
+            values["generator"] = config.generator
+        return cls(**values, from_=prior)
+
+
+FIELDS: Mapping[str, tuple[str, str]] = {
+    "depth": ("depth", "depth"),
+    "depth_kind": ("depth", "kind"),
+    "depth_scale": ("depth", "scale"),
+    "max_depth": ("depth", "max_depth"),
+    "fov_deg": ("camera", "fov_deg"),
+    "focal_px": ("camera", "focal_px"),
+    "pivot": ("camera", "pivot"),
+    "motion": ("camera", "motion"),
+    "freeze": ("camera", "freeze"),
+    "num_frames": ("camera", "num_frames"),
+    "start": ("clip", "start_s"),
+    "end": ("clip", "end_s"),
+    "frames": ("clip", "frames"),
+    "max_side": ("clip", "max_side"),
+    "fps": ("clip", "fps"),
+    "geometry": ("geometry", "name"),
+    "tear_angle_deg": ("geometry", "tear_angle_deg"),
+    "tear_disparity_jump": ("geometry", "tear_disparity_jump"),
+    "supersample": ("render", "supersample"),
+    "seed": ("", "seed"),
+    "save_mesh": ("", "save_meshes"),
+    "official_files": ("", "official_files"),
+}
+"""Flag → (section of `RunConfig`, field); section "" is the top."""
+
+
+def read_config(prior: Path) -> "RunConfig":
+    """The settings stored in a prior.json, given by itself or by its folder.
+
+    Raises:
+        InputError: no such file, or nothing of that kind in it.
+        ConfigError: a setting that this version does not know or accept.
+    """
+    from ex4d.errors import CameraPathError, InputError
+    from ex4d.io.prior import PRIOR
+    from ex4d.io.strict_json import read_json_object
+    from ex4d.pipeline.config import RunConfig, config_from_dict
+
+    file = prior / PRIOR if prior.is_dir() else prior
+    try:
+        stored = read_json_object(file).get("config")
+    except CameraPathError as error:
+        got = error.got or error.expected
+        raise InputError(f"a {PRIOR} that `ex4d recon` or `run` wrote, at {file}", got, "check the name") from error
+    if not isinstance(stored, dict):
+        raise InputError(f'settings ("config") in {file}', "none", f"pass the {PRIOR} of a finished run")
+    return config_from_dict(RunConfig, stored)
