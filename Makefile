@@ -46,4 +46,4 @@ $(VENV)/.dev: $(VENV)/.base
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build demo-out ex4d-demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist build ex4d-demo .pytest_cache .ruff_cache

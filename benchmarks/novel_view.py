@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.core.camera import Camera
-from ex4d.demo.truth import point_splat
+from ex4d.demo.splat import splat_points
 from ex4d.io.rgbd import RgbdInput, open_rgbd
 from ex4d.mesh.config import GeometryConfig
 from ex4d.mesh.watertight import MeshBuilder
@@ -55,7 +55,7 @@ def render_all(data: RgbdInput, offset: int) -> dict[str, list[tuple[View, np.nd
 
 
 def _splat(frame: np.ndarray, depth: np.ndarray, valid: np.ndarray, here: Camera, there: Camera) -> View:
-    rgb, observed = point_splat(frame, depth, valid, here, there)
+    rgb, observed = splat_points(frame, depth, valid, here, there)
     return rgb, observed
 
 

@@ -27,7 +27,8 @@ _CHILD = """
 import json, resource, sys
 from ex4d.cli.main import main
 code = main(sys.argv[1:])
-print(json.dumps([resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]))
+who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+print(json.dumps([resource.getrusage(one).ru_maxrss / 1024 for one in who]))
 sys.exit(code)
 """
 
@@ -66,7 +67,9 @@ def main() -> None:
         folder = Path(name)
         video, depth = make_input(folder, 49, 512, 512)
         times = [run_recon(video, depth, folder / "out")[0] for _ in range(3 if quick else 6)][1:]
-        print(f"recon of 49x512x512 with file depth: median {statistics.median(times):.2f} s of {len(times)} (goal 4 s)")
+        print(
+            f"recon of 49x512x512 with file depth: median {statistics.median(times):.2f} s of {len(times)} (goal 4 s)"
+        )
         peaks: dict[int, tuple[float, float]] = {}
         for num in (20, 60) if quick else (50, 300):
             video, depth = make_input(folder, num, 576, 1024)

@@ -38,7 +38,7 @@ class OpenGlPeer:
     def __init__(self, height: int, width: int) -> None:
         import moderngl
 
-        self.context = moderngl.create_context(standalone=True, backend="egl")
+        self.context = moderngl.create_context(standalone=True, backend="egl")  # pyright: ignore[reportArgumentType]
         self.name = str(self.context.info["GL_RENDERER"])
         self.program = self.context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
         self.color = self.context.texture((width, height), 4)

@@ -3,7 +3,7 @@
     python examples/01_refilm_a_clip.py                        a made-up clip, with its exact depth
     python examples/01_refilm_a_clip.py clip.mp4 depth.npz     yours; without depth a rough layout stands in
 
-The five lines that matter are in `refilm`. Results are in ./example-out/refilm (see docs/prior_folder.md).
+The five lines that matter are in `refilm`. Results are in ./out/examples/refilm (see docs/prior_folder.md).
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", help="a video; default: a made-up one")
     parser.add_argument("depth", nargs="?", default="auto", help="its depth (docs/depth.md)")
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("example-out"))
+    parser.add_argument("-o", "--output-dir", type=Path, default=Path("out/examples"))
     parser.add_argument("--num-frames", type=int, default=24, help="of the made-up clip")
     parser.add_argument("--size", default="512x288", help="of the made-up clip, WxH px")
     args = parser.parse_args()

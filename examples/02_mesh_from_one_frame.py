@@ -17,7 +17,7 @@ from ex4d.scene.generate import make_scene
 def main() -> None:
     """Build the mesh, say what it is, write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("example-out"))
+    parser.add_argument("-o", "--output-dir", type=Path, default=Path("out/examples"))
     parser.add_argument("--size", default="512x288", help="WxH px")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
     python examples/03_own_camera_path.py
 
 The path rises and drifts to the right while it looks at the pivot. The same cameras can be given to the command
-line: `ex4d run clip.mp4 --depth depth.npz --cam example-out/my_path.json -o out/`.
+line: `ex4d run clip.mp4 --depth depth.npz --cam out/examples/my_path.json -o out/mine`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def my_path(source: ex4d.Camera, *, pivot_depth: float, num_frames: int) -> ex4d
 def main() -> None:
     """Build a mesh a frame, see it from the path, write the video and the cameras."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("example-out"))
+    parser.add_argument("-o", "--output-dir", type=Path, default=Path("out/examples"))
     parser.add_argument("--num-frames", type=int, default=24)
     parser.add_argument("--size", default="512x288", help="WxH px")
     args = parser.parse_args()
@@ -49,13 +49,15 @@ def main() -> None:
     write_cameras(args.output_dir / "my_path.json", path)
 
     video_file = args.output_dir / "my_path.mp4"
+    observed: list[float] = []
     with DeliveryWriter(video_file, height=height, width=width, fps=Fraction(12)) as writer:
         for i in range(args.num_frames):
             video, depth = clip.read(i, i + 1), clip.depth.read(i, i + 1)
             mesh = ex4d.build_mesh(video.frames[0], depth.depth[0], depth.valid[0], clip.path[i])
             view = ex4d.render_mesh(mesh, path[i])
             writer.write(view.rgb[None], video.timestamps_s)
-    print(f"last frame: {view.observed.mean():.0%} of the pixels observed")
+            observed.append(float(view.observed.mean()))
+    print(f"observed: {observed[0]:.0%} in the first frame, {observed[-1]:.0%} in the last")
     print(f"written: {video_file}, {args.output_dir / 'my_path.json'}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from trimesh.visual.color import ColorVisuals
 
 from ex4d.io.meshes import write_glb, write_ply
 from ex4d.mesh.config import GeometryConfig
@@ -29,6 +30,7 @@ def test_ply_is_one_closed_volume(name: str, tmp_path: Path) -> None:
     assert body.is_winding_consistent
     assert body.is_volume
     assert np.array_equal(body.vertices.astype(np.float32), mesh.vertices)
+    assert isinstance(body.visual, ColorVisuals)
     assert np.array_equal(np.asarray(body.visual.vertex_colors), mesh.rgba.reshape(-1, 4))
     assert b"property uchar torn" in (tmp_path / "mesh.ply").read_bytes()[:600]
 
@@ -53,7 +55,7 @@ def test_glb_has_two_primitives_that_close(name: str, tmp_path: Path) -> None:
 def test_glb_texture_is_the_frame_and_hits_the_vertex(tmp_path: Path) -> None:
     mesh = _mesh("default")
     write_glb(mesh, tmp_path / "mesh.glb")
-    scene = trimesh.load(tmp_path / "mesh.glb")
+    scene = trimesh.load_scene(tmp_path / "mesh.glb")
     surface = next(g for g in scene.geometry.values() if g.visual.material.name == "surface")
     image = np.asarray(surface.visual.material.baseColorTexture.convert("RGB"))
     assert np.array_equal(image, mesh.texture)

@@ -48,7 +48,8 @@ def test_vertices_sit_on_pixel_centres_at_the_given_depth() -> None:
     assert mesh.grid.shape == (3, 10, 12)
     x, y, z = mesh.grid[:, 3, 5]
     assert (x, y, z) == pytest.approx(((4.5 - 5) / 9 * 2, (2.5 - 4) / 9 * 2, 2.0))
-    assert (mesh.grid[2, 0] == 4.0).all() and (mesh.grid[2, :, -1] == 4.0).all()
+    assert (mesh.grid[2, 0] == 4.0).all()
+    assert (mesh.grid[2, :, -1] == 4.0).all()
 
 
 def test_ring_lies_beyond_the_sky() -> None:

@@ -69,7 +69,7 @@ def test_stored_depths_agree_with_each_other(media: tuple[Path, Path], tmp_path:
     view, maps = prior.view.read(NUM - 1, NUM), prior.source_depth.read(NUM - 1, NUM)
     target, source = prior.path[NUM - 1], prior.source_path[NUM - 1]
     rows, cols = np.nonzero(view.observed[0])
-    pixels = np.stack([cols + 0.5, rows + 0.5], axis=1)
+    pixels = np.stack([cols + 0.5, rows + 0.5], axis=1).astype(np.float64)
     points = unproject(target, pixels, view.depth[0][rows, cols].astype(np.float64))
     back, z = project(source, points)
     x, y = np.clip(back.astype(int), 0, [[WIDTH - 1, HEIGHT - 1]]).T

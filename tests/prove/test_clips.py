@@ -8,6 +8,7 @@ import trimesh
 
 from ex4d.core.camera import static_path
 from ex4d.core.clip import iter_chunks
+from ex4d.core.mesh import DepthMesh
 from ex4d.depth.intrinsics import choose_intrinsics
 from ex4d.depth.result import DepthConfig
 from ex4d.depth.source import resolve_depth
@@ -29,9 +30,9 @@ CLIPS = (
 @pytest.mark.parametrize("geometry", ["default", "official"])
 def test_every_mesh_of_a_clip_is_closed(shared: Path, tmp_path: Path, name: str, geometry: str) -> None:
     with VideoReader(shared / "clips" / f"{name}.mp4", selection=VideoSelection(max_side=512)) as reader:
-        with LosslessWriter(
-            tmp_path / "source.mkv", "rgb", height=reader.height, width=reader.width, fps=reader.info.fps
-        ) as writer:
+        size = {"height": reader.height, "width": reader.width}
+        writer = LosslessWriter(tmp_path / "source.mkv", "rgb", fps=reader.info.fps, **size)
+        with writer:
             for chunk in reader:
                 writer.write(chunk.frames, chunk.timestamps_s)
     config = GeometryConfig(name=geometry)  # pyright: ignore[reportArgumentType]
@@ -50,14 +51,14 @@ def test_every_mesh_of_a_clip_is_closed(shared: Path, tmp_path: Path, name: str,
                     _check_exports(mesh, tmp_path)
 
 
-def _check_exports(mesh, folder: Path) -> None:
+def _check_exports(mesh: DepthMesh, folder: Path) -> None:
     write_ply(mesh, folder / "mesh.ply")
-    body = trimesh.load(folder / "mesh.ply", process=False)
+    body = trimesh.load_mesh(folder / "mesh.ply", process=False)
     assert body.is_watertight
     assert body.is_winding_consistent
     assert body.is_volume
     write_glb(mesh, folder / "mesh.glb")
-    body = trimesh.load(folder / "mesh.glb", force="mesh")
+    body = trimesh.load_scene(folder / "mesh.glb").to_mesh()
     body.merge_vertices(merge_tex=True, merge_norm=True)
     assert body.is_watertight
     assert body.is_winding_consistent

@@ -45,8 +45,7 @@ def test_kill_at_random_moments_then_resume(shared: Path, tmp_path: Path) -> Non
         time.sleep(moment)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        left = [path.name for path in out.iterdir() if path.name != ".ex4d-work"] if out.exists() else []
-        print(f"kill {k} after {moment:.1f} of {duration:.1f} s; published: {left or 'nothing'}")
+        [path.name for path in out.iterdir() if path.name != ".ex4d-work"] if out.exists() else []
         subprocess.run(_command(clip, out, "--resume"), check=True, capture_output=True)
         got = _digest(out)
         assert got.keys() == want.keys()

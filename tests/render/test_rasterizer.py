@@ -24,8 +24,10 @@ def _mesh(seed: int, height: int, width: int, name: str = "default"):
 def test_equals_reference(name: str, yaw_deg: float) -> None:
     mesh = _mesh(3, 26, 34, name)
     target = orbit_camera(mesh.source, yaw_deg, 1.6)
-    fast = render_mesh(mesh, target, with_face_id=True)
+    fast = render_mesh(mesh, target, with_faces=True)
     slow = render_reference(mesh, target)
+    assert fast.face_id is not None
+    assert slow.face_id is not None
     assert np.array_equal(fast.face_id, slow.face_id)
     assert np.array_equal(fast.observed, slow.observed)
     assert np.abs(fast.rgb.astype(int) - slow.rgb).max() <= 1
@@ -37,9 +39,10 @@ def test_equals_reference_when_the_near_plane_cuts(name: str) -> None:
     mesh = _mesh(5, 20, 24, name)
     eye = np.array([0.3, 0.2, 1.4])
     target = Camera(K=mesh.source.K, world_to_camera=look_at(eye, np.array([0.4, 1.0, 2.0])), height=28, width=20)
-    fast = render_mesh(mesh, target, with_face_id=True)
+    fast = render_mesh(mesh, target, with_faces=True)
     slow = render_reference(mesh, target)
-    assert fast.face_id is not None and slow.face_id is not None
+    assert fast.face_id is not None
+    assert slow.face_id is not None
     # clipped corners are rounded from float64 here and float32 there: a sample on an edge may flip
     assert (fast.face_id != slow.face_id).mean() < 0.01
     assert (fast.observed != slow.observed).mean() < 0.01
@@ -96,7 +99,7 @@ def test_reused_buffers_do_not_leak_between_frames() -> None:
     mesh, other = _mesh(1, 30, 40), _mesh(2, 30, 40)
     target = orbit_camera(mesh.source, 40, 1.5)
     fresh = rasterizer.render(mesh, target)
-    rasterizer.render(other, orbit_camera(mesh.source, -70, 1.5), with_face_id=True)
+    rasterizer.render(other, orbit_camera(mesh.source, -70, 1.5), with_faces=True)
     again = rasterizer.render(mesh, target)
     assert np.array_equal(fresh.rgb, again.rgb)
     assert np.array_equal(fresh.depth, again.depth)
@@ -122,6 +125,7 @@ def test_camera_outside_the_frustum_sees_only_walls() -> None:
         height=24,
         width=24,
     )
-    view = render_mesh(mesh, behind, with_face_id=True)
+    view = render_mesh(mesh, behind, with_faces=True)
     assert not view.observed.any()
-    assert view.face_id is not None and (view.face_id == 2 * mesh.num_quads).any()
+    assert view.face_id is not None
+    assert (view.face_id == 2 * mesh.num_quads).any()

@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
 
 State = Literal["ok", "note", "fail"]
 _MARKS: dict[State, str] = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
 _GIB = 2**30
 _LOW_DISK_GIB = 2.0
+_REINSTALL = "pip install --force-reinstall ex4d"
+_STALE = "delete the folder of compiled code that the numba line names (an older version's may be there), try again"
+_FIXES = {"numba": _STALE, "render": _STALE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +69,7 @@ def run_checks() -> Iterator[Check]:
             yield check()
         except Exception as error:  # noqa: BLE001 - whatever is broken is what the doctor is for
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Check(name=name, state="fail", text=text, fix="reinstall with `pip install --force-reinstall ex4d`")
+            yield Check(name=name, state="fail", text=text, fix=_FIXES.get(name, _REINSTALL))
 
 
 def _ex4d() -> Check:
@@ -103,7 +109,7 @@ def _numba() -> Check:
 
     from ex4d.render import kernels
 
-    folder = Path(kernels.draw_grid.stats.cache_path)
+    folder = Path(kernels.draw_grid.stats.cache_path or ".")
     text = f"{numba.__version__}, compiled code kept in {folder}"
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(existing, os.W_OK):
@@ -130,7 +136,9 @@ def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / _GIB
     text = f"{free:.1f} GiB free in the current folder"
     if free < _LOW_DISK_GIB:
-        return Check(name="disk", state="note", text=text, fix="free some space: a minute of video takes about 1 GiB")
+        return Check(
+            name="disk", state="note", text=text, fix="free some space: a minute of 1024x576 video takes about 2 GiB"
+        )
     return Check(name="disk", state="ok", text=text)
 
 
@@ -185,7 +193,6 @@ def _coding() -> Check:
 
     from ex4d.io.encode import LosslessWriter
     from ex4d.io.encode_delivery import DeliveryWriter
-    from ex4d.io.video import VideoReader
 
     started = time.monotonic()
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -197,7 +204,7 @@ def _coding() -> Check:
             writer.write(frames, times)
         with DeliveryWriter(delivery, height=64, width=64, fps=fps) as writer:
             writer.write(frames, times)
-        read = [_read(VideoReader(path)) for path in (lossless, delivery)]
+        read = [_read(path) for path in (lossless, delivery)]
     seconds = time.monotonic() - started
     if not np.array_equal(read[0], frames) or read[1].shape != frames.shape:
         fix = "install PyAV from its wheels: pip install --force-reinstall --only-binary :all: av"
@@ -205,10 +212,12 @@ def _coding() -> Check:
     return Check(name="encode, decode", state="ok", text=f"FFV1 and H.264, 2 frames in {seconds:.1f} s")
 
 
-def _read(reader):  # noqa: ANN001, ANN202
+def _read(path: Path) -> "np.ndarray":
     import numpy as np
 
-    with reader:
+    from ex4d.io.video import VideoReader
+
+    with VideoReader(path) as reader:
         return np.concatenate([chunk.frames for chunk in reader])
 
 
@@ -223,12 +232,10 @@ def _rendering() -> Check:
     started = time.monotonic()
     frame = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     depth = np.tile(np.linspace(1, 3, 64, dtype=np.float32), (64, 1))
-    camera = Camera(
-        K=pinhole(focal_px=60.0, height=64, width=64), world_to_camera=np.eye(4), height=64, width=64
-    )
+    camera = Camera(K=pinhole(focal_px=60.0, height=64, width=64), world_to_camera=np.eye(4), height=64, width=64)
     view = render_mesh(build_mesh(frame, depth, np.ones((64, 64), np.bool_), camera), camera)
     seconds = time.monotonic() - started
     if not (view.observed.all() and np.array_equal(view.rgb, frame)):
         text = "the source view did not come back bit for bit"
-        return Check(name="render", state="fail", text=text, fix="delete the folder named at numba, and try again")
+        return Check(name="render", state="fail", text=text, fix=_STALE)
     return Check(name="render", state="ok", text=f"mesh and view of 64x64, bit for bit, in {seconds:.1f} s")

@@ -16,6 +16,7 @@ from ex4d.cli.help_text import DESCRIPTION, epilog, is_help
 from ex4d.cli.options import ReconOptions
 from ex4d.cli.recon import ReconCommand
 from ex4d.cli.run import RunCommand
+from ex4d.errors import InputError
 
 PROG = "ex4d"
 
@@ -71,8 +72,12 @@ def parse(words: Sequence[str]) -> Command:
 
     Raises:
         SystemExit: after --help, or on wrong usage.
+        InputError: a name that is no valid Unicode: it could be stored neither in prior.json nor shown.
         ConfigError, InputError: ``--from`` names something that is no prior.json.
     """
+    for word in words:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise InputError("names in valid UTF-8", ascii(word), "rename the file or folder")
     options = _parse(words, {})
     if isinstance(options, ReconOptions) and options.from_ is not None:
         repeated = type(options).repeating(options.from_)

@@ -1,7 +1,7 @@
 """The flags that `run` and `recon` share, flat, and how they become a `RunConfig` and back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -92,13 +92,8 @@ class ReconOptions:
     from_: Annotated[Path | None, optional("PRIOR.json", name="from")] = None
     """repeat the run that this prior.json (or its folder) is from; flags typed beside it win"""
 
-    @property
-    def generator(self) -> Literal["fill", "none"]:
-        """What completes the views."""
-        return "none"
-
     def resolve(self) -> "RunConfig":
-        """The settings of this run; what no flag reaches comes from ``--from`` or is the default.
+        """The settings of a run without completion; what no flag reaches comes from ``--from`` or is the default.
 
         Raises:
             ConfigError, InputError: a value out of range, no INPUT, or ``--from`` names no prior.json.
@@ -117,7 +112,7 @@ class ReconOptions:
             raise InputError("an INPUT: a video, picture or RGB-D folder", "none", "type e.g. ex4d run clip.mp4")
         top = sections.pop("")
         parts = {name: replace(getattr(base, name), **values) for name, values in sections.items()}
-        return replace(base, input=self.input, generator=self.generator, **top, **parts)
+        return replace(base, input=self.input, generator="none", **top, **parts)
 
     @classmethod
     def repeating(cls, prior: Path) -> Self:
@@ -130,10 +125,12 @@ class ReconOptions:
             name: getattr(getattr(config, section) if section else config, field)
             for name, (section, field) in FIELDS.items()
         }
-        values["input"] = config.input
-        if "generator" in {field.name for field in fields(cls)}:
-            values["generator"] = config.generator
-        return cls(**values, from_=prior)
+        return cls(**values, **cls.repeated_extras(config), input=config.input, from_=prior)
+
+    @classmethod
+    def repeated_extras(cls, config: "RunConfig") -> dict[str, Any]:
+        """The settings of an earlier run that only this command has flags for."""
+        return {}
 
 
 FIELDS: Mapping[str, tuple[str, str]] = {

@@ -10,7 +10,7 @@ class DemoConfig:
     """Settings of the demo.
 
     Attributes:
-        small: 9 frames of 192×192 and one camera instead of 49 of 512×512 and two.
+        small: 9 frames of 192×192 instead of 49 of 512×512.
         seed: of the scene, >= 0; even: a room, odd: outdoors.
     """
 
@@ -31,4 +31,4 @@ class DemoConfig:
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        return ("orbit-right:60",) if self.small else ("orbit-right:60", "full")
+        return ("orbit-right:60",)

@@ -17,7 +17,7 @@ from ex4d.io.depth_raw import RawDepth, RawDepthSource
 MappingName = Literal["floor", "official"]
 
 DEFAULT_FLOOR = 0.15
-"""Disparity of the farthest surface when the nearest is 1; measured best across rooms (../shared/notes/depth.md §2)."""
+"""Disparity of the farthest surface when the nearest is 1; the best compromise across indoor recordings."""
 
 DEFAULT_SKY_FACTOR = 4.0
 """How many times farther than the farthest surface the sky is put: beyond it, and still inside every far plane."""

@@ -16,13 +16,13 @@ from ex4d.core.video import Video
 from ex4d.core.view import GeometryPrior
 from ex4d.errors import ConfigError
 from ex4d.fill.config import FillConfig
-from ex4d.fill.guide import Guide, SurfaceRasterizer, make_guide
+from ex4d.fill.guide import Guide, make_guide
 from ex4d.fill.neighbors import SourceMeshes, choose_neighbors
 from ex4d.fill.spatial import fill_spatial
 from ex4d.fill.stabilize import Memory, carry_fill
 from ex4d.fill.temporal import search_neighbors
 from ex4d.mesh.config import GeometryConfig
-from ex4d.render.rasterizer import RenderedFrame
+from ex4d.render.rasterizer import Rasterizer, RenderedFrame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +122,9 @@ def _run(
 
 def _drafts(prior: GeometryPrior, config: FillConfig, geometry: GeometryConfig, num_threads: int) -> Iterator[_Draft]:
     """Drafts in order; at most `num_threads` + 1 frames are under way."""
-    rasterizers: SimpleQueue[SurfaceRasterizer] = SimpleQueue()
+    rasterizers: SimpleQueue[Rasterizer] = SimpleQueue()
     for _ in range(num_threads):
-        rasterizers.put(SurfaceRasterizer())
+        rasterizers.put(Rasterizer())
 
     def work(job: _Job) -> _Draft:
         rasterizer = rasterizers.get()
@@ -163,11 +163,11 @@ def _jobs(prior: GeometryPrior, config: FillConfig, geometry: GeometryConfig) ->
                     chosen = choose_neighbors(shows, prior.source.num_frames, config.num_neighbors)
                     neighbors = [mesh for other, mesh in meshes.static(chosen) if other != shows]
                 own = meshes.mesh(shows)
-            view = RenderedFrame(rgb=chunk.rgb[offset], observed=observed, depth=chunk.depth[offset], face_id=None)
+            view = RenderedFrame(rgb=chunk.rgb[offset], observed=observed, depth=chunk.depth[offset])
             yield _Job(index=index, view=view, target=prior.path[index], own=own, neighbors=neighbors)
 
 
-def _draft(job: _Job, config: FillConfig, rasterizer: SurfaceRasterizer) -> _Draft:
+def _draft(job: _Job, config: FillConfig, rasterizer: Rasterizer) -> _Draft:
     """Fill one frame without regard to the others of the target path."""
     view, observed = job.view, job.view.observed
     color = view.rgb.astype(np.float32)

@@ -51,15 +51,7 @@ class Guide:
     background: np.float32
 
 
-class SurfaceRasterizer(Rasterizer):
-    """A `Rasterizer` that also tells the depth of torn faces."""
-
-    def surface_inv_z(self, height: int, width: int) -> Float32:
-        """float32 [H,W], 1/z of the nearest face of the last `render`, torn or not; 0 where none."""
-        return self._scratch["canvas_inv_z"].reshape(height, width).copy()
-
-
-def make_guide(mesh: DepthMesh, target: Camera, observed: Bool, rasterizer: SurfaceRasterizer) -> Guide:
+def make_guide(mesh: DepthMesh, target: Camera, observed: Bool, rasterizer: Rasterizer) -> Guide:
     """See the source frame's mesh from the target camera and follow its torn faces to their far ends.
 
     Args:
@@ -69,9 +61,10 @@ def make_guide(mesh: DepthMesh, target: Camera, observed: Bool, rasterizer: Surf
         rasterizer: private to the calling thread.
     """
     height, width = observed.shape
-    frame = rasterizer.render(mesh, target, with_face_id=True)
+    frame = rasterizer.render(mesh, target, with_faces=True)
+    surface = frame.surface_inv_z
     assert frame.face_id is not None
-    surface = rasterizer.surface_inv_z(height, width)
+    assert surface is not None
     color = np.zeros((height, width, 3), np.float32)
     disparity, confidence = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
     transform = np.ascontiguousarray((target.world_to_camera @ mesh.source.camera_to_world)[:3], np.float32)

@@ -11,8 +11,7 @@ from ex4d.core.camera import Camera
 from ex4d.core.mesh import DepthMesh
 from ex4d.fill import temporal_kernels as kernels
 from ex4d.fill.config import FillConfig
-from ex4d.fill.guide import SurfaceRasterizer
-from ex4d.render.rasterizer import RenderedFrame
+from ex4d.render.rasterizer import Rasterizer, RenderedFrame
 
 WINDOW_CELLS = (5, 17, 65)
 """Windows around a hole in which frames are compared, in cells of `kernels.CELL_PX`; wider ones count only
@@ -45,7 +44,7 @@ def search_neighbors(
     target: Camera,
     *,
     config: FillConfig,
-    rasterizer: SurfaceRasterizer,
+    rasterizer: Rasterizer,
 ) -> Found:
     """Look for the unobserved pixels of a target frame in other source frames.
 

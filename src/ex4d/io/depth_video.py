@@ -1,15 +1,15 @@
 """Depth as a gray16 FFV1 video: our own ``source_depth.mkv`` and plain 16-bit tracks of other tools."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ex4d.core.arrays import Float32, Int64
-from ex4d.errors import DepthError
+from ex4d.errors import CameraPathError, DepthError
 from ex4d.io.depth_clip import frame_runs
 from ex4d.io.depth_raw import check_declared_size
+from ex4d.io.strict_json import read_json_object
 from ex4d.io.video_lossless import LosslessClip
 
 VIDEO_SUFFIXES = (".mkv", ".avi", ".nut", ".mov")
@@ -53,12 +53,12 @@ def read_z_min(path: Path) -> float | None:
     if not info.is_file():
         return None
     try:
-        content: Any = json.loads(info.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json_object(info)
         z_min = content.get("z_min")
         if isinstance(z_min, dict):
             z_min = z_min.get(path.stem)
         value = float(z_min if z_min is not None else "nothing")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (CameraPathError, ValueError, TypeError) as error:
         raise DepthError(f"z_min for {path.name} in {info}", str(error), "write the prior folder again") from error
     if not 0 < value < float("inf"):
         raise DepthError(f"z_min > 0 for {path.name} in {info}", f"{value}", "write the prior folder again")

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import trimesh
 from PIL import Image
+from trimesh.exchange.gltf import export_glb
+from trimesh.exchange.ply import export_ply
+from trimesh.visual.color import ColorVisuals
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
@@ -24,9 +27,9 @@ def write_ply(mesh: DepthMesh, path: Path) -> None:
     Vertices carry RGBA (alpha 0: no colour is known), faces the property ``torn`` (1: an occluder).
     """
     body = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
-    body.visual = trimesh.visual.ColorVisuals(body, vertex_colors=mesh.rgba.reshape(-1, 4))
+    body.visual = ColorVisuals(body, vertex_colors=mesh.rgba.reshape(-1, 4))
     body.face_attributes["torn"] = mesh.face_torn.astype(np.uint8)
-    data = body.export(file_type="ply", vertex_normal=False)
+    data = export_ply(body, vertex_normal=False)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -50,7 +53,7 @@ def write_glb(mesh: DepthMesh, path: Path) -> None:
         part = _submesh(mesh, mesh.faces, keep, material)
         if part is not None:
             scene.add_geometry(part, geom_name=name, node_name=name)
-    data = trimesh.exchange.gltf.export_glb(scene, include_normals=False, tree_postprocessor=_join_primitives)
+    data = export_glb(scene, include_normals=False, tree_postprocessor=_join_primitives)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 

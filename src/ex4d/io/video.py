@@ -82,7 +82,7 @@ class VideoSelection:
             _require(self.start_s < self.end_s < math.inf, "end_s", f"> start_s ({self.start_s:g})", self.end_s)
         if self.frames is not None:
             first, stop = self.frames
-            in_order = 0 <= first and (stop is None or first < stop)
+            in_order = first >= 0 and (stop is None or first < stop)
             _require(in_order, "frames", "A:B with 0 <= A < B", f"{first}:{stop}")
             untimed = self.start_s == 0 and self.end_s is None
             _require(untimed, "frames", "either frames or times", "both")

@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 
 _JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
-f4, u1 = nb.float32, nb.uint8
+f4, u1, u4 = nb.float32, nb.uint8, nb.uint32
 
 HALF_PIXEL_REACH = np.float32(0.25)
 """Reach of every surface, in pixel sizes. A surface ends on average half a pixel beyond its last sample, which
@@ -155,6 +155,25 @@ def tear_invalid(valid, ring, quad_torn):
 
 
 @nb.njit(**_JIT)
+def pack_colors(frame, ring, rgba):
+    """frame uint8 [H,W,3] → rgba uint32 [GH,GW]: R | G<<8 | B<<16 | 255<<24; the ring, if any, is 0."""
+    rows, cols = rgba.shape
+    for i in range(rows):
+        out = rgba[i]
+        if ring and (i == 0 or i == rows - 1):
+            out[:] = u4(0)
+            continue
+        line = frame[i - ring].reshape(-1)
+        red, green, blue = line[0::3], line[1::3], line[2::3]
+        inner = out[ring : cols - ring]
+        for j in range(inner.size):
+            inner[j] = u4(red[j]) | u4(green[j]) << u4(8) | u4(blue[j]) << u4(16) | u4(0xFF000000)
+        if ring:
+            out[0] = u4(0)
+            out[cols - 1] = u4(0)
+
+
+@nb.njit(**_JIT)
 def clear_torn_vertices(quad_torn, rgba):
     """Official rule: every vertex of a torn face loses its colour (RGBA = 0). rgba uint32 [GH,GW]."""
     for i in range(quad_torn.shape[0]):
@@ -228,18 +247,24 @@ def surface_reach(z, quad_torn, valid, focal_px, reach):
                 for y in range(max(i, 1), min(i + 2, rows - 1)):
                     for x in range(max(j, 1), min(j + 2, cols - 1)):
                         if reach[y, x] == 0 and valid[y - 1, x - 1]:
-                            reach[y, x] = vertex_reach(z, y, x, focal_px)
+                            reach[y, x] = vertex_reach(z, valid, y, x, focal_px)
 
 
 @nb.njit(**_JIT)
-def vertex_reach(z, i, j, focal_px):
-    """The shortest extension over the directions in which the surface of grid vertex (i, j) ends."""
+def vertex_reach(z, valid, i, j, focal_px):
+    """The shortest extension over the directions in which the surface of grid vertex (i, j) ends.
+
+    0 beside a pixel without depth: nothing is known of what is there.
+    """
     rows, cols = z.shape
     pixel_size = z[i, j] / focal_px
     shortest = np.inf
     for di, dj in ((0, 1), (0, -1), (1, 0), (-1, 0)):
         i2, j2 = i - 2 * di, j - 2 * dj
-        ends_here = abs(z[i + di, j + dj] - z[i, j]) > MAX_SMOOTH_STEP * z[i, j]
+        i1, j1 = i + di, j + dj
+        if 0 < i1 < rows - 1 and 0 < j1 < cols - 1 and not valid[i1 - 1, j1 - 1]:
+            return f4(0.0)
+        ends_here = abs(z[i1, j1] - z[i, j]) > MAX_SMOOTH_STEP * z[i, j]
         if ends_here and 0 < i2 < rows - 1 and 0 < j2 < cols - 1:
             shortest = min(shortest, round_extension(z[i2, j2], z[i - di, j - dj], z[i, j], pixel_size))
     return f4(HALF_PIXEL_REACH * pixel_size + (shortest if shortest < np.inf else 0.0))

@@ -93,10 +93,9 @@ def build_mesh(
 def _vertex_colors(frame: UInt8, quad_torn: UInt8, ring: int) -> UInt8:
     """uint8 [GH,GW,4]; alpha 0 on the ring (default) or on the vertices of torn faces (official)."""
     height, width = frame.shape[:2]
-    rgba = np.zeros((height + 2 * ring, width + 2 * ring, 4), np.uint8)
-    inner = rgba[ring : ring + height, ring : ring + width]
-    inner[..., :3] = frame
-    inner[..., 3] = 255
+    rgba = np.empty((height + 2 * ring, width + 2 * ring, 4), np.uint8)
+    packed = rgba.view(np.uint32)[..., 0]
+    kernels.pack_colors(frame, ring, packed)
     if ring == 0:
-        kernels.clear_torn_vertices(quad_torn, rgba.view(np.uint32)[..., 0])
+        kernels.clear_torn_vertices(quad_torn, packed)
     return rgba

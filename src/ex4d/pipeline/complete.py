@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ex4d.core.arrays import UInt8
 from ex4d.core.view import GeometryPrior
 from ex4d.errors import InputError, OutputError
 from ex4d.fill.complete import FrameFill, complete_view
@@ -18,7 +19,7 @@ from ex4d.mesh.config import GeometryConfig
 from ex4d.pipeline.config import RunConfig, config_from_dict
 from ex4d.pipeline.progress import Reporter, timed_stage
 from ex4d.pipeline.recon import num_threads
-from ex4d.pipeline.sheet import write_sheet
+from ex4d.pipeline.sheet import sheet_frames, write_sheet
 from ex4d.pipeline.view import frame_rate
 
 FILL_NOTICE = (
@@ -34,8 +35,8 @@ def fill_result(
     audio: tuple[Path, float] | None,
     reporter: Reporter,
     timings: dict[str, float],
-) -> dict[str, Any]:
-    """Write result.mp4; returns what prior.json says of it (shares a frame, settings, notices)."""
+) -> tuple[dict[str, Any], dict[int, UInt8]]:
+    """Write result.mp4; returns what prior.json says of it (shares, settings, notices) and the sheet's frames."""
     return _fill(
         prior,
         path,
@@ -62,9 +63,9 @@ def fill_folder(
         if path.exists() and not overwrite:
             raise OutputError(f"no result yet in {folder}", f"{path.name} is there", "use --overwrite to replace it")
         geometry = config_from_dict(GeometryConfig, prior.config.get("geometry", {}), "config.geometry")
-        _fill(prior, path, fill=fill, geometry=geometry, audio=None, reporter=reporter, timings=timings)
+        _, shown = _fill(prior, path, fill=fill, geometry=geometry, audio=None, reporter=reporter, timings=timings)
         reporter.note(FILL_NOTICE)
-        write_sheet(prior, folder / names.SHEET, result=path)
+        write_sheet(prior, folder / names.SHEET, results=shown)
     finally:
         close_prior(prior)
     return path
@@ -79,7 +80,9 @@ def _fill(
     audio: tuple[Path, float] | None,
     reporter: Reporter,
     timings: dict[str, float],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[int, UInt8]]:
+    wanted = set(sheet_frames(len(prior.path)))
+    shown: dict[int, UInt8] = {}
     reports: list[FrameFill] = []
     writer = DeliveryWriter(
         path,
@@ -90,23 +93,24 @@ def _fill(
         audio_start_s=audio[1] if audio else 0.0,
     )
     with timed_stage(reporter, timings, f"fill {prior.info.get('camera', '')}".strip(), len(prior.path)), writer:
-        chunks = complete_view(
-            prior, fill, geometry=geometry, num_threads=num_threads(), on_frame=reports.append
-        )
+        chunks = complete_view(prior, fill, geometry=geometry, num_threads=num_threads(), on_frame=reports.append)
         for chunk in chunks:
+            first = len(reports) - len(chunk)
+            shown |= {i: chunk.frames[i - first] for i in wanted & set(range(first, len(reports)))}
             writer.write(chunk.frames, chunk.timestamps_s)
             reporter.advance(len(chunk))
     blank = [report.index for report in reports if report.is_blank]
     notices = [FILL_NOTICE, *writer.notices]
     if blank:
         notices.append(f"{len(blank)} frames show nothing that any frame has seen and stay black")
-    return {
+    record = {
         "generator": "fill",
         "settings": asdict(fill),
         "from_other_frames_mean": float(np.mean([report.temporal_share for report in reports])),
         "from_surroundings_mean": float(np.mean([report.spatial_share for report in reports])),
         "notices": notices,
     }
+    return record, shown
 
 
 def _keeps_time(prior: GeometryPrior) -> bool:

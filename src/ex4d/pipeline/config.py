@@ -176,7 +176,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise ConfigError(f"a list at {where}", type(value).__name__)
-        return tuple(value)
+        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if typing.get_origin(hint) is Literal:
         return value
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

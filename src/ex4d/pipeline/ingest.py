@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.video import Video
 from ex4d.depth.result import Selection
 from ex4d.depth.source import ESTIMATORS
-from ex4d.errors import InputError
+from ex4d.errors import ConfigError, InputError
 from ex4d.io import prior as names
 from ex4d.io.decode_select import Selection as FrameSelection
 from ex4d.io.decode_select import select
 from ex4d.io.encode import LosslessWriter
-from ex4d.io.rgbd import RgbdInput, is_rgbd_folder, open_rgbd
+from ex4d.io.rgbd import DEFAULT_MAX_DEPTH_M, RgbdInput, is_rgbd_folder, open_rgbd
 from ex4d.io.video import VideoReader, VideoSelection, probe_video
 from ex4d.io.video_frames import resize
 from ex4d.io.video_lossless import VideoClip
@@ -110,7 +109,13 @@ def hash_path(path: Path) -> str:
 def ingest(config: RunConfig, workspace: Workspace, reporter: Reporter, timings: dict[str, float]) -> WorkingSource:
     """Decode the selected frames into ``source.mkv`` (or find them there) and open it."""
     path = Path(config.input)
-    rgbd = open_rgbd(path, fps=config.clip.fps or 30.0) if is_rgbd_folder(path) else None
+    rgbd = None
+    if is_rgbd_folder(path):
+        rgbd = open_rgbd(path, fps=config.clip.fps or 30.0, max_depth_m=config.depth.max_depth or DEFAULT_MAX_DEPTH_M)
+        if config.depth.scale is not None:
+            raise ConfigError(
+                "no --depth-scale with an RGB-D recording", "one", "its format says what its numbers mean"
+            )
     record = workspace.result("source")
     if record is None:
         record = _decode_rgbd(rgbd, config, workspace, reporter, timings) if rgbd else _decode_video(
@@ -263,5 +268,3 @@ def _size_notice(height: int, width: int) -> list[str]:
     if max(height, width) <= LARGE_SIDE_PX:
         return []
     return [f"frames of {width}x{height} make every stage slow; --max-side {LARGE_SIDE_PX} or less is faster"]
-
-

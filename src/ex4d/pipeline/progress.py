@@ -8,6 +8,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+PLAIN_LINE_EVERY_S = 10.0
+"""Without a terminal a long stage says where it is this often."""
+
 
 class Reporter(Protocol):
     """What a run calls; every method may be a no-op."""
@@ -46,26 +49,29 @@ class SilentReporter:
 
 
 class ConsoleReporter:
-    """Rich bars with ETA and fps on a terminal; a line a stage otherwise."""
+    """Rich bars with ETA and fps on a terminal; otherwise a line a stage, and one every 10 s in long ones."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
         self._stage, self._started, self._done = "", 0.0, 0
+        self._total: int | None = None
+        self._last_line = 0.0
         self._told: set[str] = set()
 
     def note(self, text: str) -> None:
         """Print a notice, once."""
         if text not in self._told:
             self._told.add(text)
-            self._console.print(f"· {text}", highlight=False, markup=False, soft_wrap=True)
+            self._print(f"· {text}")
 
     def begin(self, stage: str, total: int | None) -> None:
         """Start a bar, or remember the stage for its line."""
         self._stage, self._started, self._done = stage, time.monotonic(), 0
+        self._total, self._last_line = total, self._started
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description:<14}"),
+                TextColumn("{task.description:<22}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),
@@ -79,9 +85,14 @@ class ConsoleReporter:
     def advance(self, count: int = 1) -> None:
         """Move the bar."""
         self._done += count
+        now = time.monotonic()
+        rate = self._done / max(now - self._started, 1e-9)
         if self._bar is not None:
-            rate = self._done / max(time.monotonic() - self._started, 1e-9)
             self._bar.update(self._bar.task_ids[0], advance=count, rate=f"{rate:.1f} fps")
+        elif now - self._last_line >= PLAIN_LINE_EVERY_S:
+            self._last_line = now
+            left = f" of {self._total}, {max(self._total - self._done, 0) / rate:.0f} s left" if self._total else ""
+            self._print(f"  {self._stage:<22} … {self._done} frames{left}, {rate:.1f} fps")
 
     def end(self) -> None:
         """Close the bar and leave one line."""
@@ -91,8 +102,12 @@ class ConsoleReporter:
         seconds = time.monotonic() - self._started
         rate = f"  {self._done / seconds:6.1f} fps" if self._done and seconds > 0 else ""
         frames = f"{self._done:>5} frames" if self._done else ""
-        line = f"  {self._stage:<14} {seconds:6.2f} s  {frames}{rate}"
-        self._console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
+        line = f"  {self._stage:<22} {seconds:6.2f} s  {frames}{rate}"
+        self._print(line.rstrip())
+
+    def _print(self, text: str) -> None:
+        """As it is: brackets in names are no markup, long lines are not cut."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from ex4d.pipeline.plan import camera_slugs
 from ex4d.pipeline.progress import Reporter, SilentReporter, timed_stage
 from ex4d.pipeline.recon import Geometry, find_geometry, render_camera, write_source_depth
 from ex4d.pipeline.sheet import write_sheet
-from ex4d.pipeline.workspace import Workspace, is_complete, open_workspace
+from ex4d.pipeline.workspace import WORK_FOLDER, Workspace, is_complete, open_workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +93,11 @@ def run(
     folders = _folders(camera_slugs(config))
     request = {"config": config_to_dict(config), "input": describe_input(config)}
     if resume and is_complete(output, request, folders):
-        return _already_done(output, folders)
+        return _already_done(output, folders, f"{output} is complete already: nothing to do")
     workspace = open_workspace(output, request, resume=resume, overwrite=overwrite)
+    if workspace.publish_pending():
+        workspace.close()
+        return _already_done(output, folders, f"{output}: the interrupted run was done, its files are in place now")
     try:
         result = _run_in(workspace, config, request, folders, recorder)
     except (InputError, ConfigError, CameraPathError):
@@ -206,15 +210,15 @@ def _complete(
     if record is None:
         prior = open_prior(workspace.staged(folder + names.PRIOR).parent, info=info)
         try:
-            record = {"result": None}
-            result = None
+            record = dict[str, Any](result=None)
+            shown = None
             if config.generator != "none":
-                result = workspace.staged(folder + names.RESULT)
-                record["result"] = fill_result(
-                    prior, result, config=config, audio=source.audio, reporter=recorder, timings=timings
+                path = workspace.staged(folder + names.RESULT)
+                record["result"], shown = fill_result(
+                    prior, path, config=config, audio=source.audio, reporter=recorder, timings=timings
                 )
             with timed_stage(recorder, timings, "sheet", None):
-                write_sheet(prior, workspace.staged(folder + names.SHEET), result=result)
+                write_sheet(prior, workspace.staged(folder + names.SHEET), results=shown)
         finally:
             close_prior(prior)
         workspace.finish(stage, record)
@@ -232,6 +236,8 @@ def _publish(
 ) -> None:
     """Move everything to its final name; each prior.json comes last and says that its folder is complete."""
     files = workspace.root / "files"
+    moves: list[str] = []
+    outdated: list[str] = []
     for folder, info in zip(folders, infos, strict=True):
         write_json_atomic(workspace.staged(folder + names.TIMINGS), {"seconds": timings})
         write_prior_json(workspace.staged(folder + names.PRIOR).parent, info)
@@ -239,7 +245,22 @@ def _publish(
         inside = [path.relative_to(files).as_posix() for path in own]
         last = folder + names.PRIOR
         others = [name for name in inside if name != last and not _of_another(name, folder, folders)]
-        workspace.publish([*others, last])
+        moves += [*others, last]
+        outdated += [folder + name for name in _earlier_files(workspace.output / folder)]
+    workspace.publish(moves, outdated=[name for name in outdated if name not in moves or name.endswith(names.PRIOR)])
+
+
+def _earlier_files(folder: Path) -> list[str]:
+    """What a finished run left in a folder: a result, say, that does not belong to the new view."""
+    info = read_info(folder)
+    if info is None:
+        return []
+    camera = info.get("camera")
+    fixed = [names.PRIOR, names.COLOR, names.MASK, names.DEPTH, names.SOURCE, names.SOURCE_DEPTH, names.CAMERAS,
+             names.SOURCE_CAMERAS, names.TIMINGS, names.PREVIEW, names.SHEET, names.RESULT,
+             "DW-Mesh.ply", f"color_{camera}.mp4", f"mask_{camera}.mp4"]  # fmt: skip
+    meshes = [path.relative_to(folder).as_posix() for path in folder.glob("meshes/frame_*.*")]
+    return [name for name in [*fixed, *meshes] if (folder / name).is_file()]
 
 
 def _of_another(name: str, folder: str, folders: list[str]) -> bool:
@@ -247,12 +268,13 @@ def _of_another(name: str, folder: str, folders: list[str]) -> bool:
     return not name.startswith(folder) or any(other and other != folder and name.startswith(other) for other in folders)
 
 
-def _already_done(output: Path, folders: list[str]) -> RunResult:
+def _already_done(output: Path, folders: list[str], notice: str) -> RunResult:
+    shutil.rmtree(output / WORK_FOLDER, ignore_errors=True)  # of a run killed on its very last step
     infos = tuple(read_info(output / folder) or {} for folder in folders)
     return RunResult(
         folders=tuple(output / folder for folder in folders),
         info=infos,
         timings_s={},
-        notices=(f"{output} is complete already: nothing to do",),
+        notices=(notice,),
         was_complete=True,
     )

@@ -1,6 +1,6 @@
 """The contact sheet: source | render | observed | result, several times, in one picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 from ex4d.core.arrays import UInt8
 from ex4d.core.view import GeometryPrior
 from ex4d.io.atomic import atomic_path
-from ex4d.io.video import VideoReader, VideoSelection
 
 NUM_ROWS = 6
 CELL_SIDE_PX = 360
@@ -18,38 +17,33 @@ _GAP_PX = 4
 _HEADER_PX = 18
 
 
-def write_sheet(prior: GeometryPrior, path: Path, *, result: Path | None, num_rows: int = NUM_ROWS) -> None:
+def sheet_frames(num_frames: int, num_rows: int = NUM_ROWS) -> list[int]:
+    """Which frames the sheet shows: evenly spread, first and last included."""
+    return sorted({round(k * (num_frames - 1) / max(num_rows - 1, 1)) for k in range(num_rows)})
+
+
+def write_sheet(prior: GeometryPrior, path: Path, *, results: Mapping[int, UInt8] | None) -> None:
     """Write sheet.png.
 
     Args:
         prior: what was rendered.
         path: where to.
-        result: the completed video, or None (the column is left out).
-        num_rows: points in time, evenly spread, first and last frame included.
+        results: completed frames uint8 [H,W,3] by number, those of `sheet_frames`; None: the column is left out.
     """
-    num = len(prior.path)
-    picks = sorted({round(k * (num - 1) / max(num_rows - 1, 1)) for k in range(num_rows)})
     rows = []
-    for i in picks:
+    for i in sheet_frames(len(prior.path)):
         shown = int(prior.path.source_index[i])
         source = prior.source.read(shown, shown + 1).frames[0]
         view = prior.view.read(i, i + 1)
         observed = np.repeat((view.observed[0] * np.uint8(255))[..., None], 3, axis=2)
         cells = [source, view.rgb[0], observed]
-        if result is not None:
-            cells.append(_result_frame(result, i, view.height, view.width))
+        if results is not None:
+            cells.append(results[i])
         label = f"frame {i}   observed {100 * prior.coverage[i]:.0f} %"
         rows.append((label, [_cell(cell) for cell in cells]))
-    titles = ["source", "render", "observed", "result"][: 3 + (result is not None)]
+    titles = ["source", "render", "observed", "result"][: 3 + (results is not None)]
     with atomic_path(path) as temporary:
         _compose(titles, rows).save(temporary, format="PNG", compress_level=3)
-
-
-def _result_frame(result: Path, index: int, height: int, width: int) -> UInt8:
-    """One frame of the delivered video, without the padding of odd sizes."""
-    with VideoReader(result, selection=VideoSelection(frames=(index, index + 1))) as reader:
-        frame = next(iter(reader)).frames[0]
-    return frame[:height, :width]
 
 
 def _cell(image: UInt8) -> UInt8:

@@ -41,7 +41,7 @@ def render_view(
         camera = source_path[int(path.source_index[i])]
         frame, z, valid = video.frames[offset], maps.depth[offset], maps.valid[offset]
         if i == 0 and geometry.name == "official":
-            return RenderedFrame(rgb=frame, observed=np.ones_like(valid), depth=np.where(valid, z, 0), face_id=None)
+            return RenderedFrame(rgb=frame, observed=np.ones_like(valid), depth=np.where(valid, z, 0))
         mesh = local.builder.build(frame, z, valid, camera)
         return local.rasterizer.render(mesh, path[i], supersample=render.supersample)
 

@@ -4,10 +4,11 @@ Everything is made in ``OUT/.ex4d-work`` and moved to its final name at the end,
 run leaves only that folder; `--resume` goes on with the stages it holds.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from ex4d.errors import OutputError
 from ex4d.io.atomic import is_temporary, output_error, write_json_atomic
 
 WORK_FOLDER = ".ex4d-work"
+_REQUEST = "request.json"
+_PUBLISH = "publish"
 _ADVICE = "use --resume to go on, --overwrite to start again, or another folder"
+_RESTART = "use --overwrite to replace it, or another folder"
 
 
 class Workspace:
@@ -27,11 +31,11 @@ class Workspace:
         is_resumed: whether stages of an earlier run may be there.
     """
 
-    def __init__(self, output: Path, *, made_output: bool, is_resumed: bool) -> None:
+    def __init__(self, output: Path, *, made_folders: Sequence[Path], is_resumed: bool) -> None:
         self.output = output
         self.root = output / WORK_FOLDER
         self.is_resumed = is_resumed
-        self._made_output = made_output
+        self._made_folders = made_folders
         self._published = False
 
     def staged(self, name: str) -> Path:
@@ -53,17 +57,36 @@ class Workspace:
         self._make_folder(folder)
         write_json_atomic(folder / f"{stage}.json", dict(result))
 
-    def publish(self, names: Sequence[str]) -> None:
-        """Move staged files to their final names, in this order; what is already there from this run stays."""
+    def publish(self, names: Sequence[str], *, outdated: Sequence[str] = ()) -> None:
+        """Move staged files to their final names, in this order; what is already there from this run stays.
+
+        The list is recorded first: a run killed between two moves is finished by `publish_pending`.
+
+        Args:
+            names: staged files.
+            outdated: files of an earlier run that go before the first move.
+        """
+        self.finish(_PUBLISH, {"names": list(names), "outdated": list(outdated)})
+        self.publish_pending()
+
+    def publish_pending(self) -> bool:
+        """Carry out the moves that were recorded; False if publishing has not begun."""
+        plan = self.result(_PUBLISH)
+        if plan is None:
+            return False
         self._published = True
-        for name in names:
-            staged, final = self.root / "files" / name, self.output / name
-            if staged.exists():
+        files = self.root / "files"
+        for name in plan["outdated"]:
+            if name not in plan["names"] or (files / name).exists():  # else its successor is in place already
+                with _reported(self.output / name):
+                    (self.output / name).unlink(missing_ok=True)
+        for name in plan["names"]:
+            final = self.output / name
+            if (files / name).exists():
                 self._make_folder(final.parent)
-                try:
-                    staged.replace(final)
-                except OSError as error:
-                    raise output_error(final, error) from error
+                with _reported(final):
+                    (files / name).replace(final)
+        return True
 
     def share(self, name: str, other: str) -> None:
         """Stage the file `name` under a second name too: a hard link where the file system has them."""
@@ -78,16 +101,17 @@ class Workspace:
                 raise output_error(target, error) from error
 
     def close(self) -> None:
-        """The run is complete: remove the work folder."""
+        """The run is complete: remove the work folder, first what says that it can be resumed."""
+        (self.root / _REQUEST).unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def abandon(self) -> None:
         """The input turned out to be unusable: leave nothing behind that was not there before."""
         if not self._published and not self.is_resumed:
             shutil.rmtree(self.root, ignore_errors=True)
-            if self._made_output:
+            for folder in self._made_folders:
                 try:
-                    self.output.rmdir()
+                    folder.rmdir()
                 except OSError:
                     return  # something else was put there meanwhile: it stays
 
@@ -96,6 +120,15 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise output_error(folder, error) from error
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Generator[None, None, None]:
+    """An OSError inside the block says in words why `path` could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Workspace:
@@ -112,7 +145,7 @@ def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, ov
     """
     if resume and overwrite:
         raise OutputError("one of --resume and --overwrite", "both", "drop one of them")
-    made_output = not output.exists()
+    made_folders = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
         content = sorted(entry.name for entry in output.iterdir())
@@ -120,18 +153,21 @@ def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, ov
         raise output_error(output, error) from error
     root = output / WORK_FOLDER
     is_resumed = resume and _may_resume(root, request)
-    if content and not (resume or overwrite):
+    # what is left of a run killed before it recorded its request holds nothing to keep
+    if content and not (is_resumed or overwrite or (resume and content == [WORK_FOLDER])):
         what = "an unfinished run" if WORK_FOLDER in content else f"{len(content)} entries, e.g. {content[0]!r}"
+        if resume:
+            raise OutputError(f"an unfinished run of these settings and this input in {output}", what, _RESTART)
         raise OutputError(f"an empty or new folder at {output}", what, _ADVICE)
     if not is_resumed:
         shutil.rmtree(root, ignore_errors=True)
-    workspace = Workspace(output, made_output=made_output, is_resumed=is_resumed)
+    workspace = Workspace(output, made_folders=made_folders, is_resumed=is_resumed)
     try:
         root.mkdir(exist_ok=True)
     except OSError as error:
         raise output_error(root, error) from error
     _sweep(root)
-    write_json_atomic(root / "request.json", dict(request))
+    write_json_atomic(root / _REQUEST, dict(request))
     return workspace
 
 
@@ -143,7 +179,7 @@ def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str]
         request: config and input.
         folders: sub-folders, one a camera (``""`` for the output itself).
     """
-    if (output / WORK_FOLDER).exists():
+    if (output / WORK_FOLDER / _REQUEST).exists():
         return False
     for folder in folders:
         try:
@@ -157,10 +193,10 @@ def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str]
 
 def _may_resume(root: Path, request: Mapping[str, Any]) -> bool:
     """True if the work folder holds this request; False if there is none."""
-    if not (root / "request.json").is_file():
+    if not (root / _REQUEST).is_file():
         return False
     try:
-        stored = json.loads((root / "request.json").read_text("utf-8"))
+        stored = json.loads((root / _REQUEST).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     if stored == json.loads(json.dumps(request)):

@@ -8,7 +8,7 @@ the quads of the grid are then walked in order. Pixel centres are the samples. R
 - the fill rule needs no winding: with F = edge + [edge is top-left], a sample is inside where all
   three F > 0 or all three F <= 0. Neighbours share integer edges, so there are no cracks or double hits;
 - perspective-correct: weights are divided by z, nearest 1/z wins, both sides of a face are drawn;
-- a torn face has no colour, except near its vertices (`show_reach`).
+- a torn face has no colour, except near its vertices (`shading.show_reach`).
 
 ``fastmath`` stays off: with it, a fresh and a cached process differ by 1/255 on some pixels.
 """
@@ -19,8 +19,12 @@ from typing import Any, NamedTuple
 import numba as nb
 import numpy as np
 
-_JIT: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": False, "error_model": "numpy"}
-f4, f8, i4, i8, u1, u4 = nb.float32, nb.float64, nb.int32, nb.int64, nb.uint8, nb.uint32
+INNER: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+# Only entry points are cached on disk, and they take plain arrays: Numba cannot read a cache index that names a
+# class which a newer version has renamed.
+ENTRY: dict[str, Any] = {**INNER, "cache": True}
+_types: Any = nb  # Numba's stubs call its scalar types plain Python numbers
+f4, f8, i4, i8, u1, u4 = _types.float32, _types.float64, _types.int32, _types.int64, _types.uint8, _types.uint32
 
 SUBPIXEL_BITS = 8
 ONE_PX = 256
@@ -49,27 +53,23 @@ class Canvas(NamedTuple):
     face: Any
 
 
-class Snapped(NamedTuple):
-    """Vertices of one mesh in the target view, row-major over the grid.
+class Scratch(NamedTuple):
+    """Working memory of one `draw_grid`: spans float64 [2,H], points float64 [3,7], polygon float64 [4,8]."""
 
-    x, y int32 (1/256 px, sample-centred), inv_z float32, flags uint8 (`NEEDS_CLIP`, `OUTSIDE_GUARD`).
-    """
-
-    x: Any
-    y: Any
-    inv_z: Any
-    flags: Any
+    spans: Any
+    points: Any
+    polygon: Any
 
 
-@nb.njit(inline="always", **_JIT)
-def put(canvas, o, inv_z, wa, wb, wc, ca, cb, cc, torn, face):
+@nb.njit(inline="always", **INNER)
+def put(z_buffer, colors, faces, o, inv_z, wa, wb, wc, ca, cb, cc, torn, face):
     """Write one sample that won the depth test. Weights are un-normalised (each already over z)."""
-    canvas.inv_z[o] = inv_z
-    canvas.face[o] = face
+    z_buffer[o] = inv_z
+    faces[o] = face
     if torn:
-        canvas.color[o] = u4(0)
+        colors[o] = u4(0)
     elif ca == cb and cb == cc:
-        canvas.color[o] = ca
+        colors[o] = ca
     else:
         r = f4(1.0) / inv_z
         wa *= r
@@ -81,21 +81,24 @@ def put(canvas, o, inv_z, wa, wb, wc, ca, cb, cc, torn, face):
                 wa * f4((ca >> u4(s)) & u4(255)) + wb * f4((cb >> u4(s)) & u4(255)) + wc * f4((cc >> u4(s)) & u4(255))
             )
             value |= u4(i4(channel + f4(0.5))) << u4(s)
-        canvas.color[o] = value
+        colors[o] = value
 
 
-@nb.njit(inline="always", **_JIT)
+@nb.njit(inline="always", **INNER)
 def top_left(dx, dy):
     """1 where an edge with this direction owns the samples that lie on it, else 0."""
     return i8(dy < 0) | (i8(dy == 0) & i8(dx > 0))
 
 
-@nb.njit(**_JIT)
-def snap_vertices(x, y, z, transform, intrinsics, near, out):
+@nb.njit(**ENTRY)
+def snap_vertices(x, y, z, transform, intrinsics, near, out_x, out_y, out_inv_z, out_flags):
     """Transform grid vertices (float32 planes, source camera frame) and snap them to 1/256 px.
 
     transform float32 [3,4] source camera → target camera; intrinsics float32 [4] = fx, fy, cx, cy in
     px, corner origin; near scene units.
+
+    Out, one a vertex: x, y int32 (1/256 px, sample-centred), inv_z float32, flags uint8 (`NEEDS_CLIP`,
+    `OUTSIDE_GUARD`).
     """
     m00, m01, m02, m03 = transform[0, 0], transform[0, 1], transform[0, 2], transform[0, 3]
     m10, m11, m12, m13 = transform[1, 0], transform[1, 1], transform[1, 2], transform[1, 3]
@@ -103,7 +106,6 @@ def snap_vertices(x, y, z, transform, intrinsics, near, out):
     fx, fy = intrinsics[0] * f4(ONE_PX), intrinsics[1] * f4(ONE_PX)
     cx, cy = intrinsics[2] * f4(ONE_PX) - f4(HALF_PX), intrinsics[3] * f4(ONE_PX) - f4(HALF_PX)
     guard, half = f4(GUARD), f4(0.5)
-    out_x, out_y, out_inv_z, out_flags = out.x, out.y, out.inv_z, out.flags
     for i in range(x.size):
         cam_x = m00 * x[i] + m01 * y[i] + m02 * z[i] + m03
         cam_y = m10 * x[i] + m11 * y[i] + m12 * z[i] + m13
@@ -120,9 +122,26 @@ def snap_vertices(x, y, z, transform, intrinsics, near, out):
         out_inv_z[i] = r
 
 
-@nb.njit(**_JIT)
-def draw_spans(canvas, ax, ay, bx, by, cx, cy, za, zb, zc, ca, cb, cc, torn, face):
-    """A triangle of any size, float64 edges (exact below 2^26 steps), one span of samples a row."""
+@nb.njit(inline="always", **INNER)
+def edge_line(px, py, qx, qy):
+    """Where the directed edge p→q cuts a sample row: x = base + slope · y in samples, and whether it bounds from below.
+
+    Inside is E = dx (y − py) − dy (x − px) ≥ t, with t = 0 on edges that own their samples, else one step.
+    Not for horizontal edges.
+    """
+    dx, dy = qx - px, qy - py
+    owned = 1.0 if (dy < 0 or (dy == 0 and dx > 0)) else 0.0
+    inv = 1.0 / (dy * ONE_PX)
+    return dx / dy, (dy * px - dx * py - (1.0 - owned)) * inv, dy < 0
+
+
+@nb.njit(**INNER)
+def draw_spans(canvas, spans, ax, ay, bx, by, cx, cy, za, zb, zc, ca, cb, cc, torn, face):
+    """A triangle of any size, float64 edges, one span of samples a row.
+
+    spans: `Scratch.spans`. The ends of all spans are found first, in loops that vectorise: most rows of a
+    sliver (a torn wall seen from the side) hold no sample, and this is what they cost.
+    """
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
     if area == 0.0:
         return
@@ -130,62 +149,55 @@ def draw_spans(canvas, ax, ay, bx, by, cx, cy, za, zb, zc, ca, cb, cc, torn, fac
         bx, cx, by, cy, zb, zc, cb, cc, area = cx, bx, cy, by, zc, zb, cc, cb, -area
     x0 = max(math.ceil(min(ax, bx, cx) / ONE_PX), 0.0)
     x1 = min(math.floor(max(ax, bx, cx) / ONE_PX), canvas.width - 1.0)
-    y0 = max(math.ceil(min(ay, by, cy) / ONE_PX), 0.0)
-    y1 = min(math.floor(max(ay, by, cy) / ONE_PX), canvas.height - 1.0)
+    y0 = i8(max(math.ceil(min(ay, by, cy) / ONE_PX), 0.0))
+    y1 = i8(min(math.floor(max(ay, by, cy) / ONE_PX), canvas.height - 1.0))
     if x0 > x1 or y0 > y1:
         return
+    lo, hi = spans[0, y0 : y1 + 1], spans[1, y0 : y1 + 1]
+    lo[:] = x0
+    hi[:] = x1
+    for px, py, qx, qy in ((bx, by, cx, cy), (cx, cy, ax, ay), (ax, ay, bx, by)):
+        if py == qy:
+            # a bottom edge (right to left) does not own its samples
+            if qx < px and y1 * ONE_PX == py:
+                y1 -= 1
+            continue
+        slope, base, is_lower = edge_line(px, py, qx, qy)
+        if is_lower:
+            for k in range(lo.size):
+                lo[k] = max(lo[k], math.ceil(base + slope * f8(y0 + k)))
+        else:
+            for k in range(hi.size):
+                hi[k] = min(hi[k], math.floor(base + slope * f8(y0 + k)))
     d0x, d0y, d1x, d1y, d2x, d2y = cx - bx, cy - by, ax - cx, ay - cy, bx - ax, by - ay
-    t0 = 0.0 if (d0y < 0 or (d0y == 0 and d0x > 0)) else 1.0
-    t1 = 0.0 if (d1y < 0 or (d1y == 0 and d1x > 0)) else 1.0
-    t2 = 0.0 if (d2y < 0 or (d2y == 0 and d2x > 0)) else 1.0
-    v0 = 1.0 / (d0y * ONE_PX) if d0y != 0 else 0.0
-    v1 = 1.0 / (d1y * ONE_PX) if d1y != 0 else 0.0
-    v2 = 1.0 / (d2y * ONE_PX) if d2y != 0 else 0.0
     inv_area = 1.0 / area
-    inv_z_buffer = canvas.inv_z
-    for row in range(i8(y0), i8(y1) + 1):
+    z_buffer, colors, faces = canvas.inv_z, canvas.color, canvas.face
+    for row in range(y0, y1 + 1):
+        first, last = lo[row - y0], hi[row - y0]
+        if first > last:
+            continue
         y = f8(row) * ONE_PX
-        # edge(x) = r - dy·x >= t on the inside; each edge bounds the span from one side
         r0 = d0x * (y - by) + d0y * bx
         r1 = d1x * (y - cy) + d1y * cx
         r2 = d2x * (y - ay) + d2y * ax
-        lo, hi = x0, x1
-        if d0y < 0:
-            lo = max(lo, math.ceil((r0 - t0) * v0))
-        elif d0y > 0:
-            hi = min(hi, math.floor((r0 - t0) * v0))
-        elif r0 < t0:
-            continue
-        if d1y < 0:
-            lo = max(lo, math.ceil((r1 - t1) * v1))
-        elif d1y > 0:
-            hi = min(hi, math.floor((r1 - t1) * v1))
-        elif r1 < t1:
-            continue
-        if d2y < 0:
-            lo = max(lo, math.ceil((r2 - t2) * v2))
-        elif d2y > 0:
-            hi = min(hi, math.floor((r2 - t2) * v2))
-        elif r2 < t2:
-            continue
         o = row * canvas.width
-        for col in range(i8(lo), i8(hi) + 1):
+        for col in range(i8(first), i8(last) + 1):
             x = f8(col) * ONE_PX
             wa = f4((r0 - d0y * x) * inv_area) * za
             wb = f4((r1 - d1y * x) * inv_area) * zb
             wc = f4((r2 - d2y * x) * inv_area) * zc
             inv_z = wa + wb + wc
-            if inv_z > inv_z_buffer[o + col]:
-                put(canvas, o + col, inv_z, wa, wb, wc, ca, cb, cc, torn, face)
+            if inv_z > z_buffer[o + col]:
+                put(z_buffer, colors, faces, o + col, inv_z, wa, wb, wc, ca, cb, cc, torn, face)
 
 
-@nb.njit(**_JIT)
-def draw_clipped(canvas, corners, grid, rgba, transform, intrinsics, near, torn, face):
+@nb.njit(**INNER)
+def draw_clipped(canvas, scratch, corners, grid, rgba, transform, intrinsics, near, torn, face):
     """A triangle that crosses the near plane: clip it to a polygon in camera space, fan, draw.
 
     corners: three vertex indices; grid float32 [3,V]; rgba uint32 [V].
     """
-    points = np.empty((3, 7))
+    points, polygon = scratch.points, scratch.polygon
     for k in range(3):
         v = corners[k]
         for r in range(3):
@@ -197,7 +209,6 @@ def draw_clipped(canvas, corners, grid, rgba, transform, intrinsics, near, torn,
             )
         for s in range(4):
             points[k, 3 + s] = (rgba[v] >> u4(8 * s)) & u4(255)
-    polygon = np.empty((4, 8))
     n = 0
     for i in range(3):
         j = (i + 1) % 3
@@ -223,13 +234,15 @@ def draw_clipped(canvas, corners, grid, rgba, transform, intrinsics, near, torn,
     for i in range(1, n - 1):
         a, b, c = polygon[0], polygon[i], polygon[i + 1]
         draw_spans(
-            canvas, a[0], a[1], b[0], b[1], c[0], c[1], f4(a[2]), f4(b[2]), f4(c[2]),
+            canvas, scratch.spans, a[0], a[1], b[0], b[1], c[0], c[1], f4(a[2]), f4(b[2]), f4(c[2]),
             u4(a[7]), u4(b[7]), u4(c[7]), torn, face,
         )  # fmt: skip
 
 
-@nb.njit(inline="always", **_JIT)
-def draw_one_sample(canvas, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads):
+@nb.njit(inline="always", **INNER)
+def draw_one_sample(
+    z_buffer, colors, faces, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads
+):
     """Both triangles of a quad whose box holds one sample; coordinates are relative to that sample."""
     e_cb = cx * by - cy * bx
     t_cb = top_left(bx - cx, by - cy)
@@ -247,8 +260,8 @@ def draw_one_sample(canvas, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, c
         wb = f4(e_ac) * r * zb
         wc = f4(e_ba) * r * zc
         inv_z = wa + wb + wc
-        if inv_z > canvas.inv_z[o]:
-            put(canvas, o, inv_z, wa, wb, wc, ca, cb, cc, torn & 1, quad)
+        if inv_z > z_buffer[o]:
+            put(z_buffer, colors, faces, o, inv_z, wa, wb, wc, ca, cb, cc, torn & 1, quad)
     e_cd = cx * dy - cy * dx
     e_db = dx * by - dy * bx
     area = e_cd + e_db - e_cb
@@ -262,11 +275,11 @@ def draw_one_sample(canvas, o, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, c
         wb = f4(e_cd) * r * zb
         wc = f4(e_db) * r * zc
         inv_z = wd + wb + wc
-        if inv_z > canvas.inv_z[o]:
-            put(canvas, o, inv_z, wd, wb, wc, cd, cb, cc, torn & 2, num_quads + quad)
+        if inv_z > z_buffer[o]:
+            put(z_buffer, colors, faces, o, inv_z, wd, wb, wc, cd, cb, cc, torn & 2, num_quads + quad)
 
 
-@nb.njit(**_JIT)
+@nb.njit(inline="always", **INNER)
 def draw_small_box(
     canvas, x0, x1, y0, y1, ax, ay, bx, by, cx, cy, dx, dy, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads
 ):
@@ -284,7 +297,7 @@ def draw_small_box(
     r0 = f4(1.0) / f4(area0) if area0 != 0 else f4(0)
     r1 = f4(1.0) / f4(area1) if area1 != 0 else f4(0)
     za0, zb0, zc0, zd1, zb1, zc1 = za * r0, zb * r0, zc * r0, zd * r1, zb * r1, zc * r1
-    inv_z_buffer = canvas.inv_z
+    z_buffer, colors, faces = canvas.inv_z, canvas.color, canvas.face
     for row in range(y0, y1 + 1):
         o = row * canvas.width + x0
         g_cb, g_ac, g_ba, g_cd, g_db = e_cb, e_ac, e_ba, e_cd, e_db
@@ -293,13 +306,13 @@ def draw_small_box(
             if ((g_ac + t_ac > 0) == positive) & ((g_ba + t_ba > 0) == positive) & (area0 != 0):
                 wa, wb, wc = f4(g_cb) * za0, f4(g_ac) * zb0, f4(g_ba) * zc0
                 inv_z = wa + wb + wc
-                if inv_z > inv_z_buffer[o + col]:
-                    put(canvas, o + col, inv_z, wa, wb, wc, ca, cb, cc, torn & 1, quad)
+                if inv_z > z_buffer[o + col]:
+                    put(z_buffer, colors, faces, o + col, inv_z, wa, wb, wc, ca, cb, cc, torn & 1, quad)
             if ((g_cd + t_cd > 0) != positive) & ((g_db + t_db > 0) != positive) & (area1 != 0):
                 wd, wb, wc = f4(-g_cb) * zd1, f4(g_cd) * zb1, f4(g_db) * zc1
                 inv_z = wd + wb + wc
-                if inv_z > inv_z_buffer[o + col]:
-                    put(canvas, o + col, inv_z, wd, wb, wc, cd, cb, cc, torn & 2, num_quads + quad)
+                if inv_z > z_buffer[o + col]:
+                    put(z_buffer, colors, faces, o + col, inv_z, wd, wb, wc, cd, cb, cc, torn & 2, num_quads + quad)
             g_cb -= cby << SUBPIXEL_BITS
             g_ac -= acy << SUBPIXEL_BITS
             g_ba -= bay << SUBPIXEL_BITS
@@ -312,157 +325,123 @@ def draw_small_box(
         e_db += dbx << SUBPIXEL_BITS
 
 
-@nb.njit(**_JIT)
-def draw_grid(canvas, snapped, grid, rgba, quad_torn, transform, intrinsics, near):
-    """Walk the quads of the grid, then the cap. grid float32 [3,GH,GW]; rgba uint32 [GH·GW]."""
+@nb.njit(**INNER)
+def box_row(top, bottom, first, last):
+    """Sample box of every quad of a row, along one axis: first = ceil(min), last = floor(max), int32 [GW-1]."""
+    n = first.size
+    b_row, d_row = top[1 : n + 1], bottom[1 : n + 1]
+    for j in range(n):
+        low = min(min(top[j], b_row[j]), min(bottom[j], d_row[j]))
+        high = max(max(top[j], b_row[j]), max(bottom[j], d_row[j]))
+        first[j] = (low + i4(ONE_PX - 1)) >> i4(SUBPIXEL_BITS)
+        last[j] = high >> i4(SUBPIXEL_BITS)
+
+
+@nb.njit(**INNER)
+def sort_row(boxes, flags_top, flags_bottom, width, height, kinds, lists):
+    """Sort the quads of a row by how they are drawn; returns how many of each kind there are.
+
+    boxes int32 [4,GW-1]: x0, x1, y0, y1. lists int32 [3,GW]: columns of quads with one sample, with a few, and
+    the rest (big, clamped or crossing the near plane). Quads without a sample in view are in none. Vector code
+    and appends without branches: deciding quad by quad costs more in mispredicted jumps than in work.
+    """
+    n = kinds.size
+    x0, x1, y0, y1 = boxes[0], boxes[1], boxes[2], boxes[3]
+    fb_row, fd_row = flags_top[1 : n + 1], flags_bottom[1 : n + 1]
+    for j in range(n):
+        some = flags_top[j] | fb_row[j] | flags_bottom[j] | fd_row[j]
+        every = flags_top[j] & fb_row[j] & flags_bottom[j] & fd_row[j]
+        in_view = (x0[j] <= x1[j]) & (x1[j] >= 0) & (x0[j] < width) & (y0[j] <= y1[j]) & (y1[j] >= 0) & (y0[j] < height)
+        across, down = x1[j] - x0[j], y1[j] - y0[j]
+        few = (across < SMALL_BOX_PX) & (down < SMALL_BOX_PX) & ((across + 1) * (down + 1) <= SMALL_BOX_PX)
+        kind = 1 if (across == 0) & (down == 0) else (2 if few else 3)
+        kind = 3 if some != 0 else kind
+        drawn = in_view if (some & NEEDS_CLIP) == 0 else (every & NEEDS_CLIP) == 0
+        kinds[j] = u1(kind) if drawn else u1(0)
+    num_one, num_few, num_rest = 0, 0, 0
+    for j in range(n):
+        lists[0, num_one] = j
+        lists[1, num_few] = j
+        lists[2, num_rest] = j
+        num_one += kinds[j] == 1
+        num_few += kinds[j] == 2
+        num_rest += kinds[j] == 3
+    return num_one, num_few, num_rest
+
+
+@nb.njit(**ENTRY)
+def draw_grid(buffers, snapped, grid, rgba, quad_torn, transform, intrinsics, near):
+    """Walk the quads of the grid row by row, then the cap.
+
+    buffers: inv_z float32, color uint32, face int32, each [H,W] (see `Canvas`); snapped: sx, sy int32, inv_z
+    float32, flags uint8, each [GH·GW] (see `snap_vertices`); grid float32 [3,GH,GW]; rgba uint32 [GH·GW].
+    """
+    height, width = buffers[0].shape
+    z_buffer, colors, faces = buffers[0].reshape(-1), buffers[1].reshape(-1), buffers[2].reshape(-1)
+    canvas = Canvas(width, height, z_buffer, colors, faces)
+    sx, sy, inv_z, flags = snapped
     rows, cols = grid.shape[1], grid.shape[2]
     flat = grid.reshape(3, rows * cols)
     num_quads = (rows - 1) * (cols - 1)
-    sx, sy, inv_z, flags = snapped.x, snapped.y, snapped.inv_z, snapped.flags
-    width, height = canvas.width, canvas.height
+    scratch = Scratch(np.empty((2, height)), np.empty((3, 7)), np.empty((4, 8)))
+    boxes, lists = np.empty((4, cols - 1), np.int32), np.empty((3, cols), np.int32)
+    kinds = np.empty(cols - 1, np.uint8)
     for i in range(rows - 1):
-        for j in range(cols - 1):
-            a = i * cols + j
-            b, c = a + 1, a + cols
-            d = c + 1
-            quad = i * (cols - 1) + j
+        o, p, e = i * cols, (i + 1) * cols, (i + 2) * cols
+        box_row(sx[o:p], sx[p:e], boxes[0], boxes[1])
+        box_row(sy[o:p], sy[p:e], boxes[2], boxes[3])
+        num_one, num_few, num_rest = sort_row(boxes, flags[o:p], flags[p:e], width, height, kinds, lists)
+        for k in range(num_one):
+            j = i8(lists[0, k])
+            a, c = o + j, p + j
+            b, d = a + 1, c + 1
+            x0, y0 = i8(boxes[0, j]), i8(boxes[2, j])
+            left, top = x0 << SUBPIXEL_BITS, y0 << SUBPIXEL_BITS
+            draw_one_sample(
+                z_buffer, colors, faces, y0 * width + x0, i8(sx[a]) - left, i8(sy[a]) - top, i8(sx[b]) - left,
+                i8(sy[b]) - top, i8(sx[c]) - left, i8(sy[c]) - top, i8(sx[d]) - left, i8(sy[d]) - top,
+                inv_z[a], inv_z[b], inv_z[c], inv_z[d], rgba[a], rgba[b], rgba[c], rgba[d],
+                quad_torn[i, j], i * (cols - 1) + j, num_quads,
+            )  # fmt: skip
+        for k in range(num_few):
+            j = i8(lists[1, k])
+            a, c = o + j, p + j
+            b, d = a + 1, c + 1
+            draw_small_box(
+                canvas, max(i8(boxes[0, j]), 0), min(i8(boxes[1, j]), width - 1), max(i8(boxes[2, j]), 0),
+                min(i8(boxes[3, j]), height - 1), i8(sx[a]), i8(sy[a]), i8(sx[b]), i8(sy[b]), i8(sx[c]), i8(sy[c]),
+                i8(sx[d]), i8(sy[d]), inv_z[a], inv_z[b], inv_z[c], inv_z[d], rgba[a], rgba[b], rgba[c], rgba[d],
+                quad_torn[i, j], i * (cols - 1) + j, num_quads,
+            )  # fmt: skip
+        for k in range(num_rest):
+            j = i8(lists[2, k])
+            a, c = o + j, p + j
+            b, d = a + 1, c + 1
+            torn, quad = quad_torn[i, j], i * (cols - 1) + j
             if flags[a] | flags[b] | flags[c] | flags[d]:
-                if not (flags[a] & flags[b] & flags[c] & flags[d] & NEEDS_CLIP):
-                    torn = quad_torn[i, j]
-                    draw_clipped(canvas, (b, a, c), flat, rgba, transform, intrinsics, near, torn & 1, quad)
-                    draw_clipped(canvas, (d, b, c), flat, rgba, transform, intrinsics, near, torn & 2, num_quads + quad)
+                # crosses the near plane, or a corner was clamped to the guard band: too coarse for edges
+                draw_clipped(canvas, scratch, (b, a, c), flat, rgba, transform, intrinsics, near, torn & 1, quad)
+                draw_clipped(
+                    canvas, scratch, (d, b, c), flat, rgba, transform, intrinsics, near, torn & 2, num_quads + quad
+                )
                 continue
-            ax, bx, cx, dx = i8(sx[a]), i8(sx[b]), i8(sx[c]), i8(sx[d])
-            x0 = (min(min(ax, bx), min(cx, dx)) + (ONE_PX - 1)) >> SUBPIXEL_BITS
-            x1 = max(max(ax, bx), max(cx, dx)) >> SUBPIXEL_BITS
-            if x0 > x1 or x1 < 0 or x0 >= width:
-                continue
-            ay, by, cy, dy = i8(sy[a]), i8(sy[b]), i8(sy[c]), i8(sy[d])
-            y0 = (min(min(ay, by), min(cy, dy)) + (ONE_PX - 1)) >> SUBPIXEL_BITS
-            y1 = max(max(ay, by), max(cy, dy)) >> SUBPIXEL_BITS
-            if y0 > y1 or y1 < 0 or y0 >= height:
-                continue
-            za, zb, zc, zd = inv_z[a], inv_z[b], inv_z[c], inv_z[d]
-            ca, cb, cc, cd = rgba[a], rgba[b], rgba[c], rgba[d]
-            torn = quad_torn[i, j]
-            if x0 == x1 and y0 == y1:
-                left, top = x0 << SUBPIXEL_BITS, y0 << SUBPIXEL_BITS
-                draw_one_sample(
-                    canvas, y0 * width + x0, ax - left, ay - top, bx - left, by - top, cx - left, cy - top,
-                    dx - left, dy - top, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads,
-                )  # fmt: skip
-            elif (x1 - x0 + 1) * (y1 - y0 + 1) <= SMALL_BOX_PX:
-                draw_small_box(
-                    canvas, max(x0, 0), min(x1, width - 1), max(y0, 0), min(y1, height - 1), ax, ay, bx, by, cx, cy,
-                    dx, dy, za, zb, zc, zd, ca, cb, cc, cd, torn, quad, num_quads,
-                )  # fmt: skip
-            else:
-                fax, fay, fbx, fby = f8(ax), f8(ay), f8(bx), f8(by)
-                fcx, fcy, fdx, fdy = f8(cx), f8(cy), f8(dx), f8(dy)
-                draw_spans(canvas, fbx, fby, fax, fay, fcx, fcy, zb, za, zc, cb, ca, cc, torn & 1, quad)
-                draw_spans(canvas, fdx, fdy, fbx, fby, fcx, fcy, zd, zb, zc, cd, cb, cc, torn & 2, num_quads + quad)
-    draw_cap(canvas, flat, rgba, rows, cols, transform, intrinsics, near)
+            ax, ay, bx, by = f8(sx[a]), f8(sy[a]), f8(sx[b]), f8(sy[b])
+            cx, cy, dx, dy = f8(sx[c]), f8(sy[c]), f8(sx[d]), f8(sy[d])
+            draw_spans(
+                canvas, scratch.spans, bx, by, ax, ay, cx, cy, inv_z[b], inv_z[a], inv_z[c],
+                rgba[b], rgba[a], rgba[c], torn & 1, quad,
+            )  # fmt: skip
+            draw_spans(
+                canvas, scratch.spans, dx, dy, bx, by, cx, cy, inv_z[d], inv_z[b], inv_z[c],
+                rgba[d], rgba[b], rgba[c], torn & 2, num_quads + quad,
+            )  # fmt: skip
+    draw_cap(canvas, scratch, flat, rgba, rows, cols, transform, intrinsics, near)
 
 
-@nb.njit(**_JIT)
-def draw_cap(canvas, flat, rgba, rows, cols, transform, intrinsics, near):
+@nb.njit(**INNER)
+def draw_cap(canvas, scratch, flat, rgba, rows, cols, transform, intrinsics, near):
     """The back of the mesh. The ring lies in one plane, so the perimeter fan covers two triangles."""
     p, q, r, s = 0, cols - 1, rows * cols - 1, (rows - 1) * cols
     face = 2 * (rows - 1) * (cols - 1)
-    draw_clipped(canvas, (p, q, r), flat, rgba, transform, intrinsics, near, 1, face)
-    draw_clipped(canvas, (p, r, s), flat, rgba, transform, intrinsics, near, 1, face)
-
-
-ON_VERTEX_PX = np.float32(1 / 512)
-"""A sample this close to a vertex, in source pixels, lies on it: half a sub-pixel step."""
-
-
-@nb.njit(**_JIT)
-def show_reach(canvas, grid, rgba, reach, ring, to_source, target_k, source_k):
-    """Give samples on torn faces the colour of the vertices that reach them.
-
-    A vertex is known at a sample whose depth in the source camera is closer than its reach to its own, or
-    which lies exactly on it (so that the source view is the frame, bit for bit). Of several, the mean by
-    distance in the source image.
-
-    grid float32 [3,GH,GW]; rgba uint32, reach float32 [GH,GW]; to_source float64 [3,4] target → source
-    camera; target_k, source_k float64 [4] = fx, fy, cx, cy (px, corner origin).
-    """
-    rows, cols = reach.shape
-    num_quads = (rows - 1) * (cols - 1)
-    vi, vj = np.empty(3, np.int64), np.empty(3, np.int64)
-    for row in range(canvas.height):
-        ray_y = (row + 0.5 - target_k[3]) / target_k[1]
-        for col in range(canvas.width):
-            o = row * canvas.width + col
-            face = canvas.face[o]
-            if canvas.color[o] != 0 or face < 0 or face >= 2 * num_quads:
-                continue
-            ray_x = (col + 0.5 - target_k[2]) / target_k[0]
-            depth = 1.0 / canvas.inv_z[o]
-            x, y = ray_x * depth, ray_y * depth
-            z = to_source[2, 0] * x + to_source[2, 1] * y + to_source[2, 2] * depth + to_source[2, 3]
-            second = face >= num_quads
-            quad = face - num_quads if second else face
-            i, j = quad // (cols - 1), quad % (cols - 1)
-            vi[0], vj[0], vi[1], vj[1] = i, j + 1, i + 1, j
-            vi[2], vj[2] = (i + 1, j + 1) if second else (i, j)
-            near_any = False
-            for k in range(3):
-                gap = abs(z - grid[2, vi[k], vj[k]])
-                near_any |= gap < max(reach[vi[k], vj[k]], 1e-3 * z)
-            if near_any:
-                u = source_k[0] * (
-                    to_source[0, 0] * x + to_source[0, 1] * y + to_source[0, 2] * depth + to_source[0, 3]
-                )
-                v = source_k[1] * (
-                    to_source[1, 0] * x + to_source[1, 1] * y + to_source[1, 2] * depth + to_source[1, 3]
-                )
-                # in grid steps: vertex (i, j) is the sample of source pixel (i - ring, j - ring)
-                gx, gy = u / z + source_k[2] + ring - 0.5, v / z + source_k[3] + ring - 0.5
-                canvas.color[o] = reached_color(grid, rgba, reach, vi, vj, gx, gy, z)
-
-
-@nb.njit(**_JIT)
-def reached_color(grid, rgba, reach, vi, vj, gx, gy, z):
-    """Mean colour uint32 of those of three vertices that are known at source position (gx, gy, z); else 0."""
-    red, green, blue, alpha, total = 0.0, 0.0, 0.0, 0.0, 0.0
-    for k in range(3):
-        i, j = vi[k], vj[k]
-        dx, dy = abs(gx - j), abs(gy - i)
-        on_vertex = dx < ON_VERTEX_PX and dy < ON_VERTEX_PX
-        if not on_vertex and abs(z - grid[2, i, j]) >= reach[i, j]:
-            continue
-        weight = 1.0 if on_vertex else max(1.0 - dx, 1e-3) * max(1.0 - dy, 1e-3)
-        color = rgba[i, j]
-        if on_vertex:
-            return color
-        red += weight * (color & u4(255))
-        green += weight * ((color >> u4(8)) & u4(255))
-        blue += weight * ((color >> u4(16)) & u4(255))
-        alpha += weight * (color >> u4(24))
-        total += weight
-    if total == 0.0:
-        return u4(0)
-    r = 1.0 / total
-    return (
-        u4(red * r + 0.5) | u4(green * r + 0.5) << u4(8) | u4(blue * r + 0.5) << u4(16) | u4(alpha * r + 0.5) << u4(24)
-    )
-
-
-@nb.njit(**_JIT)
-def resolve(inv_z, color, min_alpha, rgb, observed, depth):
-    """Buffers → rgb uint8 [H,W,3], observed bool [H,W], depth float32 [H,W]; black and 0 elsewhere."""
-    o = 0
-    for y in range(rgb.shape[0]):
-        for x in range(rgb.shape[1]):
-            c = color[o]
-            seen = (c >> u4(24)) >= u4(min_alpha)
-            if not seen:
-                c = u4(0)
-            observed[y, x] = seen
-            rgb[y, x, 0] = c & u4(255)
-            rgb[y, x, 1] = (c >> u4(8)) & u4(255)
-            rgb[y, x, 2] = (c >> u4(16)) & u4(255)
-            depth[y, x] = f4(1.0) / inv_z[o] if seen else f4(0)
-            o += 1
+    draw_clipped(canvas, scratch, (p, q, r), flat, rgba, transform, intrinsics, near, 1, face)
+    draw_clipped(canvas, scratch, (p, r, s), flat, rgba, transform, intrinsics, near, 1, face)
