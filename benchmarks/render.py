@@ -2,9 +2,9 @@
 
     python benchmarks/render.py [--frames 9]
 
-One run, engines interleaved, median CPU milliseconds a frame (process time over all threads). The peer
-gets the mesh ready-made and is charged for upload, draw and read-back of colour and depth only; ours is
-charged for building the mesh too. Skipped with a reason where moderngl or Mesa's EGL is missing.
+One run, engines interleaved, median CPU milliseconds a frame (process time over all threads), frames of the
+procedural scenes 0–4. Both are charged for building the mesh (by our builder); the peer then uploads, draws and
+reads back colour and depth. Skipped with a reason where moderngl or Mesa's EGL is missing.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from ex4d.core.geometry import look_at
 from ex4d.core.mesh import DepthMesh
 from ex4d.mesh.watertight import MeshBuilder
 from ex4d.render.rasterizer import NEAR_SHARE, Rasterizer
-from ex4d.scene.clip import scene_clip
-from ex4d.scene.generate import make_scene
+from ex4d.scene.generate import default_camera, make_scene, pivot_depth
+from ex4d.scene.render import render_scene
 
 SIZES = ((512, 512), (576, 1024))
 YAWS_DEG = (30.0, 90.0)
@@ -98,25 +98,23 @@ def _orbit(source: Camera, yaw_deg: float, radius: float) -> Camera:
 
 def measure(height: int, width: int, num_frames: int) -> None:
     """Print one row a yaw for this frame size."""
-    clip = scene_clip(make_scene(0), num_frames=num_frames, fps=24.0, height=height, width=width)
-    video, depth = clip.read(0, num_frames), clip.depth.read(0, num_frames)
-    source = clip.path[0]
     try:
         peer = OpenGlPeer(height, width)
         reason = ""
     except Exception as error:  # noqa: BLE001 - moderngl raises bare exceptions; the reason is printed
         peer, reason = None, str(error)
     builder, rasterizer = MeshBuilder(), Rasterizer()
+    frames = [_frame(seed, k / 2, height, width) for seed in range(5) for k in range(num_frames)]
     for yaw_deg in YAWS_DEG:
-        target = _orbit(source, yaw_deg, float(np.percentile(depth.depth[0], 20)))
         ours: list[float] = []
         theirs: list[float] = []
-        for i in range(-1, num_frames):  # frame -1 warms up compilation and drivers
-            args = (video.frames[i], depth.depth[i], depth.valid[i], source)
-            spent = _cpu_ms(lambda args=args, target=target: rasterizer.render(builder.build(*args), target))
-            mesh = builder.build(*args)
-            peer_spent = _cpu_ms(lambda mesh=mesh, target=target: peer.render(mesh, target)) if peer else 0.0
-            if i >= 0:
+        for i, frame in enumerate([frames[0], *frames]):  # the first one warms up compilation and drivers
+            target = _orbit(frame[3], yaw_deg, pivot_depth(frame[1].astype(np.float64)))
+            spent = _cpu_ms(lambda frame=frame, target=target: rasterizer.render(builder.build(*frame), target))
+            peer_spent = 0.0
+            if peer:
+                peer_spent = _cpu_ms(lambda frame=frame, target=target: peer.render(builder.build(*frame), target))
+            if i > 0:
                 ours.append(spent)
                 theirs.append(peer_spent)
         a, b = statistics.median(ours), statistics.median(theirs)
@@ -124,9 +122,16 @@ def measure(height: int, width: int, num_frames: int) -> None:
         print(f"{width:>4}x{height:<4} yaw {yaw_deg:>3.0f}   ex4d {a:6.1f} ms   {versus}")
 
 
+def _frame(seed: int, time_s: float, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, Camera]:
+    """Frame, depth, validity and camera of a scene: what a mesh is built from."""
+    camera = default_camera(height, width)
+    view = render_scene(make_scene(seed), camera, time_s)
+    return view.rgb, view.depth, np.ones(view.depth.shape, np.bool_), camera
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--frames", type=int, default=3, help="frames a scene")
     num = parser.parse_args().frames
     for size in SIZES:
         measure(*size, num)

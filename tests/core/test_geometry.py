@@ -18,7 +18,7 @@ def test_project_inverts_unproject(x: float, y: float, z: float, u: float, v: fl
     eye = np.array([x, y, z])
     camera = Camera(
         K=pinhole(focal_px=50, height=48, width=64),
-        world_to_camera=look_at(eye, [*eye, 0.3, -0.2, 1.0]),
+        world_to_camera=look_at(eye, eye + np.array((0.3, -0.2, 1.0))),
         height=48,
         width=64,
     )
