@@ -15,7 +15,7 @@ import numpy as np
 
 from ex4d.depth.layout import LayoutEstimator
 from ex4d.depth.mapping import MappedDepthClip, measure_disparity
-from ex4d.io.rgbd import open_rgbd
+from ex4d.io.rgbd.folder import open_rgbd
 
 NAMES = ("7scenes_redkitchen", "slambook2_ch5")
 

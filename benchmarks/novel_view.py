@@ -18,7 +18,7 @@ import numpy as np
 
 from ex4d.core.camera import Camera
 from ex4d.demo.splat import splat_points
-from ex4d.io.rgbd import RgbdInput, open_rgbd
+from ex4d.io.rgbd.folder import RgbdInput, open_rgbd
 from ex4d.mesh.config import GeometryConfig
 from ex4d.mesh.watertight import MeshBuilder
 from ex4d.render.rasterizer import Rasterizer

@@ -15,7 +15,7 @@ import numpy as np
 import ex4d
 from ex4d.camera.pivot import resolve_pivot
 from ex4d.core.geometry import look_at
-from ex4d.io.cameras import write_cameras
+from ex4d.io.cameras.files import write_cameras
 from ex4d.io.encode_delivery import DeliveryWriter
 from ex4d.scene.clip import scene_clip
 from ex4d.scene.generate import make_scene

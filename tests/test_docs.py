@@ -20,10 +20,10 @@ from ex4d.core.depth import DepthVideo
 from ex4d.core.mesh import DepthMesh
 from ex4d.core.video import Video
 from ex4d.core.view import RenderedView
-from ex4d.io.cameras_json import cameras_from_dict
+from ex4d.io.cameras.own_json import cameras_from_dict
+from ex4d.io.decode.limits import DecodeLimits
 from ex4d.io.encode_delivery import DeliveryWriter
 from ex4d.io.intrinsics import PixelConvention, to_corner_origin
-from ex4d.io.limits import DecodeLimits
 from ex4d.scene.clip import scene_clip
 from ex4d.scene.generate import make_scene
 

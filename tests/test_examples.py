@@ -51,7 +51,7 @@ def test_the_mesh_example_says_that_it_is_closed(tmp_path: Path) -> None:
 
 def test_the_saved_path_can_be_filmed_from(tmp_path: Path) -> None:
     """What example 03 writes is what its docstring says: a file for ``--cam``."""
-    from ex4d.io.cameras import read_cameras
+    from ex4d.io.cameras.files import read_cameras
 
     assert run_example("03_own_camera_path.py", CASES["03_own_camera_path.py"][0], tmp_path).returncode == 0
     loaded = read_cameras(tmp_path / "my_path.json", height=48, width=64)

@@ -11,7 +11,7 @@ from ex4d.core.camera import Camera
 from ex4d.demo.film import film
 from ex4d.demo.splat import splat_points
 from ex4d.demo.truth import METHODS, format_rows, measure
-from ex4d.io.depth import open_depth
+from ex4d.io.depth.files import open_depth
 from ex4d.io.video import VideoReader
 from ex4d.pipeline.progress import SilentReporter
 from ex4d.scene.clip import scene_clip

@@ -13,7 +13,7 @@ from ex4d.depth.cache import cache_folder, cached_estimate, hash_clip, open_entr
 from ex4d.depth.estimator import Readiness
 from ex4d.depth.layout import LayoutEstimator
 from ex4d.errors import DepthError
-from ex4d.io.depth_raw import DepthKind, RawDepth, RawDepthSource
+from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthSource
 
 
 class LumaDepth:

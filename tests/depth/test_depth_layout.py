@@ -9,7 +9,7 @@ from ex4d.core.clip import ArrayClip
 from ex4d.core.video import Video
 from ex4d.depth.layout import LayoutEstimator, base_disparity, horizon, sky_share
 from ex4d.depth.mapping import MappedDepthClip, measure_disparity
-from ex4d.io.rgbd import open_rgbd
+from ex4d.io.rgbd.folder import open_rgbd
 
 
 def clip_of(frames: np.ndarray) -> ArrayClip[Video]:

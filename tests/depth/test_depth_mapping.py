@@ -17,7 +17,7 @@ from ex4d.depth.mapping import (
     official_depth,
 )
 from ex4d.errors import DepthError
-from ex4d.io.depth_raw import DepthKind, RawDepth, RawDepthClip
+from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthClip
 from helpers import load_safetensors
 
 ORACLE = Path(os.environ.get("EX4D_GEOMETRY_ORACLE") or Path(__file__).parents[1] / "data/geometry_oracle.safetensors")
@@ -141,7 +141,7 @@ def test_negative_disparity_is_fine_because_its_shift_is_unknown() -> None:
 
 
 def test_raw_clip_is_a_disparity_source(tmp_path: Path) -> None:
-    from ex4d.io.depth import open_depth
+    from ex4d.io.depth.files import open_depth
 
     np.savez(tmp_path / "d.npz", disparity=np.linspace(0, 1, 200).reshape(2, 10, 10))
     raw = open_depth(tmp_path / "d.npz")

@@ -13,7 +13,7 @@ from ex4d.depth.intrinsics import choose_intrinsics
 from ex4d.depth.result import DepthConfig, Selection
 from ex4d.depth.source import resolve_depth
 from ex4d.errors import ConfigError, DepthError
-from ex4d.io.rgbd import open_rgbd
+from ex4d.io.rgbd.folder import open_rgbd
 
 RNG = np.random.default_rng(9)
 T, H, W = 6, 24, 32

@@ -8,7 +8,7 @@ import pytest
 
 from ex4d.core.camera import CameraPath
 from ex4d.errors import Ex4dError
-from ex4d.io.cameras import CameraFileKind, read_cameras, write_cameras
+from ex4d.io.cameras.files import CameraFileKind, read_cameras, write_cameras
 from ex4d.io.rotations import quaternion_to_matrix
 
 KINDS: tuple[CameraFileKind, ...] = ("json", "npz", "colmap-text", "colmap-binary", "nerfstudio", "blender-json")

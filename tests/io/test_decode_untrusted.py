@@ -15,9 +15,9 @@ import pytest
 from video_media import bomb_png, frame_of, gradient, write_audio_only, write_clip
 
 from ex4d.errors import ConfigError, Ex4dError, InputError, MediaError
-from ex4d.io.decode_client import DecodeWorker
+from ex4d.io.decode.client import DecodeWorker
+from ex4d.io.decode.limits import DecodeLimits
 from ex4d.io.encode import LosslessWriter
-from ex4d.io.limits import DecodeLimits
 from ex4d.io.video import VideoReader, VideoSelection, probe_video
 from ex4d.io.video_lossless import LosslessClip
 
@@ -29,7 +29,7 @@ def workers_of(pid: int | str = "self") -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            if b"decode_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"ex4d.io.decode.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(int(child))
     return found
 

@@ -6,8 +6,8 @@ import pytest
 from ex4d.core.clip import ArrayClip
 from ex4d.core.depth import DepthVideo
 from ex4d.errors import DepthError
-from ex4d.io.depth_clip import CheckedDepthClip, ResampledDepthClip, check_depth_clip, nearest_index
-from ex4d.io.depth_raw import RawDepthClip
+from ex4d.io.depth.clip import CheckedDepthClip, ResampledDepthClip, check_depth_clip, nearest_index
+from ex4d.io.depth.raw import RawDepthClip
 
 
 class MemoryFrames:

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from ex4d.errors import DepthError, InputError, MediaError, MissingDependencyError
-from ex4d.io.depth import open_depth
-from ex4d.io.depth_arrays import read_npy_header
-from ex4d.io.depth_images import natural_key, read_depth_image
-from ex4d.io.depth_raw import RawDepthClip
+from ex4d.io.depth.arrays import read_npy_header
+from ex4d.io.depth.files import open_depth
+from ex4d.io.depth.images import natural_key, read_depth_image
+from ex4d.io.depth.raw import RawDepthClip
 
 RNG = np.random.default_rng(3)
 DEPTH = RNG.uniform(0.5, 4.0, (5, 12, 16)).astype(np.float32)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ex4d.errors import Ex4dError
-from ex4d.io.depth import open_depth
-from ex4d.io.rgbd import open_rgbd
+from ex4d.io.depth.files import open_depth
+from ex4d.io.rgbd.folder import open_rgbd
 
 DEPTH = np.random.default_rng(0).uniform(1, 4, (3, 8, 10)).astype(np.float32)
 ROUNDS = 60

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from ex4d.errors import ConfigError, DepthError, InputError, MediaError
-from ex4d.io.rgbd import is_rgbd_folder, open_rgbd
-from ex4d.io.rgbd_poses import interpolate_poses, nearest_rigid, poses_from_quaternions
-from ex4d.io.rgbd_tum import associate
+from ex4d.io.rgbd.folder import is_rgbd_folder, open_rgbd
+from ex4d.io.rgbd.poses import interpolate_poses, nearest_rigid, poses_from_quaternions
+from ex4d.io.rgbd.tum import associate
 
 RNG = np.random.default_rng(5)
 H, W = 12, 16

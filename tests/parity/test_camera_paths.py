@@ -10,7 +10,7 @@ from ex4d.camera.build import build_path
 from ex4d.camera.config import PathRequest
 from ex4d.core.arrays import Float64
 from ex4d.core.camera import pinhole
-from ex4d.io.cameras import read_cameras
+from ex4d.io.cameras.files import read_cameras
 from helpers import load_safetensors
 
 ORACLE = Path(os.environ.get("EX4D_GEOMETRY_ORACLE", Path(__file__).parents[1] / "data/geometry_oracle.safetensors"))

@@ -23,7 +23,7 @@ from ex4d.core.video import Video
 from ex4d.depth.estimator import DepthEstimator
 from ex4d.errors import DepthError, OutputError
 from ex4d.io.atomic import atomic_path
-from ex4d.io.depth_raw import DepthKind, RawDepth, RawDepthSource, check_declared_size
+from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthSource, check_declared_size
 
 _MAGIC = b"EX4D-DEPTH-1\n"
 _DIGEST_BYTES = 32

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ex4d.core.clip import Clip
 from ex4d.core.video import Video
-from ex4d.io.depth_raw import RawDepthSource
+from ex4d.io.depth.raw import RawDepthSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthScale
 from ex4d.core.video import Video
 from ex4d.depth.estimator import Readiness
-from ex4d.io.depth_raw import DepthKind, RawDepth
+from ex4d.io.depth.raw import DepthKind, RawDepth
 
 LAYOUT_NOTICE = (
     "PREVIEW DEPTH: no depth was given, so a generic scene layout (ground, walls, sky) stands in for it. "

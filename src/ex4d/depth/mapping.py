@@ -11,8 +11,8 @@ from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.depth import DepthVideo
 from ex4d.core.seeding import make_rng
 from ex4d.errors import DepthError
-from ex4d.io.depth_clip import check_finite
-from ex4d.io.depth_raw import RawDepth, RawDepthSource
+from ex4d.io.depth.clip import check_finite
+from ex4d.io.depth.raw import RawDepth, RawDepthSource
 
 MappingName = Literal["floor", "official"]
 

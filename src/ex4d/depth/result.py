@@ -9,8 +9,8 @@ from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthVideo
 from ex4d.depth.mapping import DEFAULT_FLOOR, MappingName
 from ex4d.errors import ConfigError
-from ex4d.io.depth import KindOption
-from ex4d.io.rgbd_poses import build_path
+from ex4d.io.depth.files import KindOption
+from ex4d.io.rgbd.poses import build_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,12 @@ from ex4d.depth.layout import LayoutEstimator
 from ex4d.depth.mapping import MappedDepthClip, measure_disparity
 from ex4d.depth.result import DepthConfig, DepthResult, Selection
 from ex4d.errors import DepthError, WeightsError
-from ex4d.io.depth import open_depth
-from ex4d.io.depth_clip import CheckedDepthClip, ResampledDepthClip, check_depth_clip, resize_path
-from ex4d.io.depth_raw import RawDepthSource
+from ex4d.io.depth.clip import CheckedDepthClip, ResampledDepthClip, check_depth_clip, resize_path
+from ex4d.io.depth.files import open_depth
+from ex4d.io.depth.raw import RawDepthSource
 from ex4d.io.intrinsics import same_aspect, scale_intrinsics
-from ex4d.io.rgbd import RgbdInput, is_rgbd_folder, open_rgbd
-from ex4d.io.rgbd_poses import rebase, select_path
+from ex4d.io.rgbd.folder import RgbdInput, is_rgbd_folder, open_rgbd
+from ex4d.io.rgbd.poses import rebase, select_path
 
 ESTIMATORS: tuple[DepthEstimator, ...] = (LayoutEstimator(),)
 """Built-in estimators, best first; ``auto`` takes the first that is ready, previews last."""

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from ex4d.core.arrays import Float64
 from ex4d.errors import OutputError
 from ex4d.io.atomic import discard, output_error, publish, temporary_beside
-from ex4d.io.decode_protocol import LOSSLESS_LAYOUTS, LosslessFormat
+from ex4d.io.decode.protocol import LOSSLESS_LAYOUTS, LosslessFormat
 
 # Measured on 512x512 and 1024x576: Rice coding decodes a third faster than range coding for 15 % more bytes
 # (16-bit streams always use range coding); the small context model costs nothing; checksums cost 2 %.

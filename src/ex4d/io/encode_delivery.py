@@ -16,9 +16,9 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from ex4d.core.arrays import Float64, UInt8
 from ex4d.errors import ConfigError, MediaError
 from ex4d.io.atomic import discard, temporary_beside
-from ex4d.io.decode_client import DecodeWorker, check_file
+from ex4d.io.decode.client import DecodeWorker, check_file
+from ex4d.io.decode.limits import DecodeLimits
 from ex4d.io.encode import AtomicMuxer, FrameClock, check_frames
-from ex4d.io.limits import DecodeLimits
 
 _BT709 = 1
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")

@@ -29,7 +29,7 @@ from ex4d.core.depth_codes import decode_depth
 from ex4d.core.view import GeometryPrior, RenderedView
 from ex4d.errors import InputError
 from ex4d.io.atomic import write_json_atomic
-from ex4d.io.cameras import read_cameras
+from ex4d.io.cameras.files import read_cameras
 from ex4d.io.strict_json import read_json_object
 from ex4d.io.video_lossless import LosslessClip, VideoClip
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from ex4d.core.arrays import Float32, Float64, UInt8
-from ex4d.io.decode_protocol import FrameHeader
+from ex4d.io.decode.protocol import FrameHeader
 
 FloatArray = TypeVar("FloatArray", Float32, Float64)
 Transfer = Literal["sdr", "pq", "hlg"]

@@ -1,6 +1,6 @@
 """Video in: any clip or still that a whitelisted codec can read, as upright sRGB chunks with true timestamps.
 
-Files are decoded in a child process with limits (`decode_client`); nothing in a file can crash, hang or fill this one.
+Files are decoded in a child process with limits (`decode.client`); nothing in a file can crash, hang or fill this one.
 """
 
 import math
@@ -16,10 +16,10 @@ from ex4d.core.clip import DEFAULT_CHUNK_FRAMES
 from ex4d.core.video import Video
 from ex4d.errors import ConfigError, MediaError
 from ex4d.io import tonemap
-from ex4d.io.decode_client import DecodeWorker, check_file, clean_text
-from ex4d.io.decode_protocol import FrameHeader
-from ex4d.io.decode_select import Selection
-from ex4d.io.limits import DecodeLimits
+from ex4d.io.decode.client import DecodeWorker, check_file, clean_text
+from ex4d.io.decode.limits import DecodeLimits
+from ex4d.io.decode.protocol import FrameHeader
+from ex4d.io.decode.select import Selection
 from ex4d.io.video_frames import FrameConverter, display_size, output_size
 
 Notify = Callable[[str], None]

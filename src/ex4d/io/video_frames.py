@@ -5,7 +5,7 @@ import numpy as np
 
 from ex4d.core.arrays import UInt8
 from ex4d.io import tonemap
-from ex4d.io.decode_protocol import FrameHeader
+from ex4d.io.decode.protocol import FrameHeader
 
 _PIXEL_TYPES: dict[str, tuple[type[np.generic], int]] = {
     "rgb24": (np.uint8, 3),

@@ -12,9 +12,9 @@ import numpy as np
 from ex4d.core.arrays import Float64
 from ex4d.core.video import Video
 from ex4d.errors import MediaError
-from ex4d.io.decode_client import DecodeWorker, check_file
-from ex4d.io.decode_protocol import LOSSLESS_LAYOUTS, LosslessFormat
-from ex4d.io.limits import DecodeLimits
+from ex4d.io.decode.client import DecodeWorker, check_file
+from ex4d.io.decode.limits import DecodeLimits
+from ex4d.io.decode.protocol import LOSSLESS_LAYOUTS, LosslessFormat
 from ex4d.io.video_frames import raw_pixels
 
 # Matroska counts milliseconds: a time is off by half of one at most.

@@ -14,10 +14,10 @@ from ex4d.depth.result import Selection
 from ex4d.depth.source import ESTIMATORS
 from ex4d.errors import ConfigError, InputError
 from ex4d.io import prior as names
-from ex4d.io.decode_select import Selection as FrameSelection
-from ex4d.io.decode_select import select
+from ex4d.io.decode.select import Selection as FrameSelection
+from ex4d.io.decode.select import select
 from ex4d.io.encode import LosslessWriter
-from ex4d.io.rgbd import DEFAULT_MAX_DEPTH_M, RgbdInput, is_rgbd_folder, open_rgbd
+from ex4d.io.rgbd.folder import DEFAULT_MAX_DEPTH_M, RgbdInput, is_rgbd_folder, open_rgbd
 from ex4d.io.video import VideoReader, VideoSelection, probe_video
 from ex4d.io.video_frames import resize
 from ex4d.io.video_lossless import VideoClip

@@ -18,7 +18,7 @@ from ex4d.core.camera import CameraPath
 from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.depth import DepthVideo
 from ex4d.errors import CameraPathError, ConfigError
-from ex4d.io.cameras import read_cameras
+from ex4d.io.cameras.files import read_cameras
 from ex4d.io.strict_json import read_json_object
 from ex4d.pipeline.config import Motion, RunConfig
 from ex4d.pipeline.progress import Reporter

@@ -15,7 +15,7 @@ import ex4d
 from ex4d.errors import CameraPathError, ConfigError, Ex4dError, InputError
 from ex4d.io import prior as names
 from ex4d.io.atomic import write_json_atomic
-from ex4d.io.cameras_json import write_cameras_json
+from ex4d.io.cameras.own_json import write_cameras_json
 from ex4d.io.prior import close_prior, open_prior, read_info, write_prior_json
 from ex4d.pipeline.complete import fill_result
 from ex4d.pipeline.config import RunConfig, config_to_dict

@@ -8,11 +8,11 @@ import numpy as np
 
 from ex4d.core.arrays import Float64
 from ex4d.errors import InputError
-from ex4d.io.depth_images import natural_key
+from ex4d.io.depth.images import natural_key
 from ex4d.io.intrinsics import to_corner_origin
-from ex4d.io.rgbd_frames import COLOR_SUFFIXES
-from ex4d.io.rgbd_poses import poses_from_quaternions
-from ex4d.io.rgbd_recording import Recording
+from ex4d.io.rgbd.frames import COLOR_SUFFIXES
+from ex4d.io.rgbd.poses import poses_from_quaternions
+from ex4d.io.rgbd.recording import Recording
 
 _METADATA_NAMES = ("metadata.json", "metadata")
 _COLOR_FOLDERS = ("rgbd", "rgb", "color")

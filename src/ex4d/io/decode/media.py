@@ -19,8 +19,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ex4d.errors import MediaError
-from ex4d.io.decode_sniff import describe_unreadable
-from ex4d.io.limits import ALLOWED_CODECS, ALLOWED_FORMATS, DecodeLimits
+from ex4d.io.decode.limits import ALLOWED_CODECS, ALLOWED_FORMATS, DecodeLimits
+from ex4d.io.decode.sniff import describe_unreadable
 
 _WHOLE_COPY = "get a whole copy of the file"
 

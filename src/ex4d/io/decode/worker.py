@@ -1,6 +1,6 @@
-"""The child process that decodes one untrusted file; see `decode_protocol` for what goes over its pipes.
+"""The child process that decodes one untrusted file; see `protocol` for what goes over its pipes.
 
-It is started by `decode_client`, limits itself before it opens anything, and ends when its standard input does,
+It is started by `client`, limits itself before it opens anything, and ends when its standard input does,
 so that no worker outlives its parent, however that dies.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ex4d.errors import Ex4dError, MediaError
-from ex4d.io.decode_protocol import END, ERROR, FRAME, HEAD, HEADER, PROGRESS, TIME, TIMES, FrameHeader
-from ex4d.io.limits import DecodeLimits
+from ex4d.io.decode.limits import DecodeLimits
+from ex4d.io.decode.protocol import END, ERROR, FRAME, HEAD, HEADER, PROGRESS, TIME, TIMES, FrameHeader
 
 _MAX_OPEN_FILES = 64
 _MAX_TEXT = 2000
@@ -58,18 +58,18 @@ class Worker:
             raise MediaError("a known command", repr(name))
 
     def _stream(self, path: Path, selection_fields: dict[str, Any]) -> None:
-        from ex4d.io.decode_select import Selection
-        from ex4d.io.decode_sniff import is_still, read_head
+        from ex4d.io.decode.select import Selection
+        from ex4d.io.decode.sniff import is_still, read_head
 
         if is_still(read_head(path)):
-            from ex4d.io.decode_still import read_still
+            from ex4d.io.decode.still import read_still
 
             header, pixels = read_still(path, self.limits)
             self._send(HEADER, header.to_json())
             self._send(FRAME, TIME.pack(0.0, 0.0), pixels)
             self._end(num_frames=1, notices=())
             return
-        from ex4d.io.decode_stream import StreamJob
+        from ex4d.io.decode.stream import StreamJob
 
         job = StreamJob(path, self.limits, Selection(**selection_fields), on_progress=self._progress)
         with contextlib.closing(job):
@@ -78,7 +78,7 @@ class Worker:
             self._end(num_frames=count, notices=job.late_notices())
 
     def _index(self, path: Path, layout: str) -> None:
-        from ex4d.io.decode_lossless import LosslessSource
+        from ex4d.io.decode.lossless import LosslessSource
 
         if self._clip is not None:
             self._clip.close()
@@ -96,7 +96,7 @@ class Worker:
         self._end(num_frames=count, notices=())
 
     def _audio(self, path: Path, command: dict[str, Any]) -> None:
-        from ex4d.io.decode_audio import extract_audio
+        from ex4d.io.decode.audio import extract_audio
 
         notices = extract_audio(
             path, Path(command["out"]), start_s=command["start_s"], end_s=command["end_s"], on_progress=self._progress
@@ -104,7 +104,7 @@ class Worker:
         self._end(num_frames=0, notices=notices)
 
     def _send_frames(self, frames: Iterator[tuple[float, float, Any]], header: FrameHeader) -> int:
-        from ex4d.io.decode_stream import planes_of
+        from ex4d.io.decode.stream import planes_of
 
         count = 0
         for time_s, file_s, frame in frames:

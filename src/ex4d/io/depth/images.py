@@ -10,7 +10,7 @@ from PIL import Image
 
 from ex4d.core.arrays import Float32, Int64
 from ex4d.errors import DepthError, MissingDependencyError
-from ex4d.io.depth_raw import MAX_PIXELS, check_declared_size
+from ex4d.io.depth.raw import MAX_PIXELS, check_declared_size
 
 IMAGE_SUFFIXES = (".png", ".pgm", ".exr")
 _EXR_NAMES = ("Z", "depth", "Depth", "disparity", "Y", "V", "R")

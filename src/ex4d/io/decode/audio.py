@@ -8,9 +8,9 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from ex4d.io.decode_media import open_container, plain_reason
-from ex4d.io.decode_sniff import describe_unreadable
-from ex4d.io.limits import ALLOWED_AUDIO_CODECS, ALLOWED_CODECS, ALLOWED_FORMATS
+from ex4d.io.decode.limits import ALLOWED_AUDIO_CODECS, ALLOWED_CODECS, ALLOWED_FORMATS
+from ex4d.io.decode.media import open_container, plain_reason
+from ex4d.io.decode.sniff import describe_unreadable
 
 # What players accept inside an mp4.
 _COPIED = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}

@@ -8,11 +8,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from ex4d.errors import MediaError
-from ex4d.io.decode_header import is_full_range, matrix_of, media_header
-from ex4d.io.decode_media import MediaSource
-from ex4d.io.decode_protocol import FrameHeader
-from ex4d.io.decode_select import Selection, select
-from ex4d.io.limits import DecodeLimits
+from ex4d.io.decode.header import is_full_range, matrix_of, media_header
+from ex4d.io.decode.limits import DecodeLimits
+from ex4d.io.decode.media import MediaSource
+from ex4d.io.decode.protocol import FrameHeader
+from ex4d.io.decode.select import Selection, select
 
 # Below this a seek saves nothing.
 _SEEK_FROM_S = 2.0

@@ -12,17 +12,17 @@ from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthVideo
 from ex4d.core.video import Video
 from ex4d.errors import ConfigError, DepthError, InputError
-from ex4d.io.depth_arrays import ArrayFrames
-from ex4d.io.depth_clip import CheckedDepthClip, ResampledDepthClip
-from ex4d.io.depth_images import ImageFrames
-from ex4d.io.depth_raw import DepthFrames, RawDepthClip
+from ex4d.io.depth.arrays import ArrayFrames
+from ex4d.io.depth.clip import CheckedDepthClip, ResampledDepthClip
+from ex4d.io.depth.images import ImageFrames
+from ex4d.io.depth.raw import DepthFrames, RawDepthClip
 from ex4d.io.intrinsics import same_aspect
-from ex4d.io.rgbd_frames import open_image_video
-from ex4d.io.rgbd_pairs import color_files, open_pairs
-from ex4d.io.rgbd_poses import build_path, rebase
-from ex4d.io.rgbd_record3d import find_metadata, open_record3d
-from ex4d.io.rgbd_recording import Recording
-from ex4d.io.rgbd_tum import is_tum, open_tum
+from ex4d.io.rgbd.frames import open_image_video
+from ex4d.io.rgbd.pairs import color_files, open_pairs
+from ex4d.io.rgbd.poses import build_path, rebase
+from ex4d.io.rgbd.record3d import find_metadata, open_record3d
+from ex4d.io.rgbd.recording import Recording
+from ex4d.io.rgbd.tum import is_tum, open_tum
 
 DEFAULT_MAX_DEPTH_M = 20.0
 """Consumer depth cameras measure no farther; larger numbers are noise or codes for "unknown"."""

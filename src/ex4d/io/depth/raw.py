@@ -9,7 +9,7 @@ from ex4d.core.arrays import Bool, Float32, Float64, Int64, check_array
 from ex4d.core.camera import CameraPath
 from ex4d.core.depth import DepthScale
 from ex4d.errors import DepthError
-from ex4d.io.rgbd_poses import select_path
+from ex4d.io.rgbd.poses import select_path
 
 DepthKind = Literal["depth", "disparity"]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ex4d.core.arrays import Float32, Float64, Int64
 from ex4d.errors import DepthError
-from ex4d.io.depth_raw import check_declared_size
+from ex4d.io.depth.raw import check_declared_size
 
 DEPTH_KEYS = ("depth", "depths")
 DISPARITY_KEYS = ("disparity", "disparities")

@@ -10,10 +10,10 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from ex4d.errors import MediaError
-from ex4d.io.decode_header import media_header
-from ex4d.io.decode_media import MediaSource, plain_reason
-from ex4d.io.decode_protocol import FrameHeader
-from ex4d.io.limits import DecodeLimits
+from ex4d.io.decode.header import media_header
+from ex4d.io.decode.limits import DecodeLimits
+from ex4d.io.decode.media import MediaSource, plain_reason
+from ex4d.io.decode.protocol import FrameHeader
 
 _REMAKE = "make the folder again: the stream was cut off, damaged, or not written by ex4d"
 # Decoding this many frames to throw them away is cheaper than a seek.

@@ -9,8 +9,8 @@ from PIL import Image
 from ex4d.core.arrays import Float64, UInt8, check_array
 from ex4d.core.video import Video
 from ex4d.errors import MediaError
-from ex4d.io.depth_images import PILLOW_ERRORS
-from ex4d.io.depth_raw import MAX_PIXELS
+from ex4d.io.depth.images import PILLOW_ERRORS
+from ex4d.io.depth.raw import MAX_PIXELS
 
 COLOR_SUFFIXES = (".png", ".jpg", ".jpeg")
 

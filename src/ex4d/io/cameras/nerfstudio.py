@@ -14,7 +14,7 @@ from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath
 from ex4d.errors import CameraPathError
 from ex4d.io.atomic import write_json_atomic
-from ex4d.io.cameras_common import (
+from ex4d.io.cameras.common import (
     MAX_CAMERAS,
     MAX_SIDE_PX,
     OPENGL,

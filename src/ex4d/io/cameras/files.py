@@ -9,14 +9,14 @@ import numpy as np
 
 from ex4d.core.camera import CameraPath
 from ex4d.errors import CameraPathError, OutputError
-from ex4d.io import cameras_blender, cameras_nerfstudio
 from ex4d.io.atomic import output_error
-from ex4d.io.cameras_colmap import find_colmap_model, read_colmap_text, write_colmap_text
-from ex4d.io.cameras_colmap_binary import read_colmap_binary, write_colmap_binary
-from ex4d.io.cameras_common import RawCameras, Size, finish
-from ex4d.io.cameras_common import rebase as rebase_path
-from ex4d.io.cameras_json import cameras_from_dict, write_cameras_json
-from ex4d.io.cameras_npz import read_cameras_npz, write_cameras_npz
+from ex4d.io.cameras import blender, nerfstudio
+from ex4d.io.cameras.colmap import find_colmap_model, read_colmap_text, write_colmap_text
+from ex4d.io.cameras.colmap_binary import read_colmap_binary, write_colmap_binary
+from ex4d.io.cameras.common import RawCameras, Size, finish
+from ex4d.io.cameras.common import rebase as rebase_path
+from ex4d.io.cameras.npz import read_cameras_npz, write_cameras_npz
+from ex4d.io.cameras.own_json import cameras_from_dict, write_cameras_json
 from ex4d.io.strict_json import read_json_object
 
 CameraFileKind = Literal["json", "npz", "colmap-text", "colmap-binary", "nerfstudio", "blender-json", "blender-script"]
@@ -85,12 +85,12 @@ def _from_json(obj: dict[str, Any], file: Path, size: Size | None) -> RawCameras
     try:
         if "keyframes" in obj:
             raise CameraPathError("a camera file", "a keyframe file", "pass it as keyframes")
-        if obj.get("format") == cameras_blender.FORMAT:
-            return cameras_blender.blender_from_dict(obj)
+        if obj.get("format") == blender.FORMAT:
+            return blender.blender_from_dict(obj)
         if "convention" in obj:
             return cameras_from_dict(obj)
         if "camera_angle_x" in obj or "fl_x" in obj or _frames_have(obj, "transform_matrix"):
-            return cameras_nerfstudio.read_transforms(obj, size)
+            return nerfstudio.read_transforms(obj, size)
         return cameras_from_dict(obj)
     except CameraPathError as error:
         raise CameraPathError(f"{error.expected} in {file}", error.got or "something else", error.fix) from error
@@ -106,9 +106,9 @@ _WRITERS: dict[CameraFileKind, Callable[[Path, CameraPath], None]] = {
     "npz": write_cameras_npz,
     "colmap-text": write_colmap_text,
     "colmap-binary": write_colmap_binary,
-    "nerfstudio": cameras_nerfstudio.write_transforms,
-    "blender-json": cameras_blender.write_blender_json,
-    "blender-script": cameras_blender.write_blender_script,
+    "nerfstudio": nerfstudio.write_transforms,
+    "blender-json": blender.write_blender_json,
+    "blender-script": blender.write_blender_script,
 }
 
 

@@ -9,7 +9,7 @@ from ex4d.core.camera import CameraPath
 from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.depth import DepthScale, DepthVideo
 from ex4d.errors import DepthError
-from ex4d.io.depth_raw import RawDepth, RawDepthSource
+from ex4d.io.depth.raw import RawDepth, RawDepthSource
 from ex4d.io.intrinsics import scale_intrinsics
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from ex4d.core.arrays import Float64, Int64
 from ex4d.errors import InputError
 from ex4d.io.intrinsics import to_corner_origin
-from ex4d.io.rgbd_poses import interpolate_poses, poses_from_quaternions, read_numbers
-from ex4d.io.rgbd_recording import Recording
+from ex4d.io.rgbd.poses import interpolate_poses, poses_from_quaternions, read_numbers
+from ex4d.io.rgbd.recording import Recording
 
 _UNITS_PER_METRE = 5000.0
 _MAX_PAIR_GAP_S = 0.02

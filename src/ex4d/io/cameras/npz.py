@@ -18,7 +18,7 @@ from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath
 from ex4d.errors import CameraPathError
 from ex4d.io.atomic import atomic_path
-from ex4d.io.cameras_common import MAX_CAMERAS, OPENGL, RawCameras, Size
+from ex4d.io.cameras.common import MAX_CAMERAS, OPENGL, RawCameras, Size
 from ex4d.io.intrinsics import to_corner_origin
 
 OUR_KEYS = ("K", "world_to_camera", "source_index", "height", "width")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ex4d.errors import MediaError
-from ex4d.io.decode_media import check_pixels
-from ex4d.io.decode_protocol import FrameHeader
-from ex4d.io.limits import ALLOWED_STILLS, DecodeLimits
+from ex4d.io.decode.limits import ALLOWED_STILLS, DecodeLimits
+from ex4d.io.decode.media import check_pixels
+from ex4d.io.decode.protocol import FrameHeader
 
 
 def read_still(path: Path, limits: DecodeLimits) -> tuple[FrameHeader, bytes]:

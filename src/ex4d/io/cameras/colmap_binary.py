@@ -6,7 +6,7 @@ from pathlib import Path
 from ex4d.core.camera import CameraPath
 from ex4d.errors import CameraPathError
 from ex4d.io.atomic import write_bytes_atomic
-from ex4d.io.cameras_colmap import (
+from ex4d.io.cameras.colmap import (
     MAX_MODEL_BYTES,
     MODEL_NAMES,
     MODEL_PARAMETERS,
@@ -16,7 +16,7 @@ from ex4d.io.cameras_colmap import (
     colmap_rows,
     make_camera,
 )
-from ex4d.io.cameras_common import MAX_CAMERAS, RawCameras
+from ex4d.io.cameras.common import MAX_CAMERAS, RawCameras
 from ex4d.io.strict_json import read_bytes
 
 _CAMERA = struct.Struct("<IiQQ")  # id, model, width, height; then the parameters

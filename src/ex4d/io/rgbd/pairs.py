@@ -7,10 +7,10 @@ import numpy as np
 
 from ex4d.core.arrays import Float64, Int64
 from ex4d.errors import InputError
-from ex4d.io.depth_images import natural_key
-from ex4d.io.rgbd_frames import COLOR_SUFFIXES
-from ex4d.io.rgbd_poses import poses_from_quaternions, read_matrix_pose, read_numbers
-from ex4d.io.rgbd_recording import Recording
+from ex4d.io.depth.images import natural_key
+from ex4d.io.rgbd.frames import COLOR_SUFFIXES
+from ex4d.io.rgbd.poses import poses_from_quaternions, read_matrix_pose, read_numbers
+from ex4d.io.rgbd.recording import Recording
 
 _DEPTH_SUFFIXES = (".png", ".pgm")
 _MILLIMETRES = 1000.0

@@ -8,7 +8,7 @@ import numpy as np
 from ex4d.core.camera import CameraPath
 from ex4d.errors import CameraPathError
 from ex4d.io.atomic import write_json_atomic
-from ex4d.io.cameras_common import MAX_CAMERAS, MAX_SIDE_PX, RawCameras
+from ex4d.io.cameras.common import MAX_CAMERAS, MAX_SIDE_PX, RawCameras
 from ex4d.io.strict_json import get_array, get_int, get_list, get_object, shown
 
 SCHEMA_VERSION = 1

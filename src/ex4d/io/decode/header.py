@@ -9,8 +9,8 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
-from ex4d.io.decode_media import MediaSource, display_orientation
-from ex4d.io.decode_protocol import FrameHeader
+from ex4d.io.decode.media import MediaSource, display_orientation
+from ex4d.io.decode.protocol import FrameHeader
 
 # ITU-T H.273 code points, as FFmpeg uses them.
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}

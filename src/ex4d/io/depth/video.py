@@ -7,8 +7,8 @@ import numpy as np
 
 from ex4d.core.arrays import Float32, Int64
 from ex4d.errors import CameraPathError, DepthError
-from ex4d.io.depth_clip import frame_runs
-from ex4d.io.depth_raw import check_declared_size
+from ex4d.io.depth.clip import frame_runs
+from ex4d.io.depth.raw import check_declared_size
 from ex4d.io.strict_json import read_json_object
 from ex4d.io.video_lossless import LosslessClip
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from ex4d.core.arrays import Float64, UInt8
 from ex4d.errors import InputError, MediaError
-from ex4d.io.decode_protocol import (
+from ex4d.io.decode.limits import DecodeLimits
+from ex4d.io.decode.protocol import (
     END,
     ERROR,
     FRAME,
@@ -27,12 +28,11 @@ from ex4d.io.decode_protocol import (
     TIMES,
     FrameHeader,
 )
-from ex4d.io.limits import DecodeLimits
 
 # Runs in an isolated interpreter, which sees neither the current folder nor PYTHON* variables: a stranger's
 # "av.py" beside the video is never imported. It gets the parent's own search path instead.
 _BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ex4d.io.decode_worker import main; main(sys.argv[2])"
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ex4d.io.decode.worker import main; main(sys.argv[2])"
 )
 _PASSED_ON = ("PATH", "SYSTEMROOT", "WINDIR", "TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG")
 _PIPE_BYTES = 1 << 20
