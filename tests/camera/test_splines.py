@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ex4d.camera.splines import catmull_rom, monotone_cubic, quaternion_multiply, squad
 from ex4d.core.arrays import Float64
-from ex4d.io.rotations import matrix_to_quaternion, quaternion_to_matrix
+from ex4d.core.rotations import matrix_to_quaternion, quaternion_to_matrix
 
 
 def _keys(seed: int, num: int, columns: int) -> tuple[Float64, Float64]:

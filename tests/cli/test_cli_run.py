@@ -187,6 +187,8 @@ def test_recon_then_fill(media: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     results = [out / camera / "result.mp4" for camera in ("30", "dolly-in")]
     assert filled.code == 0
     assert filled.out.split() == [str(path) for path in results]
+    stored = json.loads((results[0].parent / "prior.json").read_text("utf-8"))
+    assert stored["result"]["generator"] == "fill"
     for path in results:
         assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()
     before = snapshot(out)

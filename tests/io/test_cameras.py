@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath, invert_rigid, pinhole
 from ex4d.core.geometry import project
+from ex4d.core.rotations import quaternion_to_matrix
 from ex4d.errors import CameraPathError, OutputError
 from ex4d.io.cameras.files import CameraFileKind, kind_for, read_cameras, write_cameras
-from ex4d.io.rotations import quaternion_to_matrix
 
 NAMES: dict[CameraFileKind, str] = {
     "json": "cameras.json",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ex4d.core.camera import CameraPath
+from ex4d.core.rotations import quaternion_to_matrix
 from ex4d.errors import Ex4dError
 from ex4d.io.cameras.files import CameraFileKind, read_cameras, write_cameras
-from ex4d.io.rotations import quaternion_to_matrix
 
 KINDS: tuple[CameraFileKind, ...] = ("json", "npz", "colmap-text", "colmap-binary", "nerfstudio", "blender-json")
 NAMES = {"json": "c.json", "npz": "c.npz", "nerfstudio": "transforms.json", "blender-json": "blender.json"}

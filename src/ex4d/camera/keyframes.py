@@ -26,9 +26,9 @@ from ex4d.camera.splines import catmull_rom, monotone_cubic, squad
 from ex4d.core.arrays import Float64, check_array
 from ex4d.core.camera import Camera, CameraPath
 from ex4d.core.geometry import look_at
+from ex4d.core.rotations import matrix_to_quaternion, quaternion_to_matrix
 from ex4d.errors import CameraPathError
 from ex4d.io.intrinsics import focal_from_fov_x
-from ex4d.io.rotations import matrix_to_quaternion, quaternion_to_matrix
 from ex4d.io.strict_json import (
     get_array,
     get_float,

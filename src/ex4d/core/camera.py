@@ -156,6 +156,14 @@ def invert_rigid(matrix: Float64) -> Float64:
     return out
 
 
+def rebase(world_to_camera: Float64) -> Float64:
+    """The same cameras float64 [N,4,4] in the world of the first one, whose matrix becomes exactly the identity."""
+    matrices = world_to_camera @ invert_rigid(world_to_camera[0])
+    matrices[:, 3] = (0, 0, 0, 1)
+    matrices[0] = np.eye(4)
+    return matrices
+
+
 def pinhole(*, focal_px: float, height: int, width: int) -> Float64:
     """K float64 [3,3] with square pixels and the principal point at (W/2, H/2), corner origin."""
     return np.array([[focal_px, 0.0, width / 2], [0.0, focal_px, height / 2], [0.0, 0.0, 1.0]])

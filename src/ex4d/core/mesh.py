@@ -123,7 +123,8 @@ def open_edge_count(faces: Int32) -> int:
     start = faces.ravel().astype(np.int64)
     end = np.roll(faces, -1, axis=1).ravel().astype(np.int64)
     base = int(faces.max()) + 1
-    forward, uses = np.unique(start * base + end, return_counts=True)
-    backward = np.unique(end * base + start)
-    repeated = int((uses > 1).sum())
-    return repeated + int(np.setxor1d(forward, backward, assume_unique=True).size)
+    forward, backward = np.sort(start * base + end), np.sort(end * base + start)
+    repeated = int(np.count_nonzero(forward[1:] == forward[:-1]))
+    if repeated == 0 and np.array_equal(forward, backward):
+        return 0
+    return repeated + int(np.setxor1d(forward, backward).size)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.core.arrays import Float64, Int64
-from ex4d.core.camera import CameraPath
+from ex4d.core.camera import CameraPath, rebase
 from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthVideo
 from ex4d.core.video import Video
@@ -20,7 +20,7 @@ from ex4d.io.depth.files import open_depth
 from ex4d.io.depth.raw import RawDepthSource
 from ex4d.io.intrinsics import same_aspect, scale_intrinsics
 from ex4d.io.rgbd.folder import RgbdInput, is_rgbd_folder, open_rgbd
-from ex4d.io.rgbd.poses import rebase, select_path
+from ex4d.io.rgbd.poses import select_path
 
 ESTIMATORS: tuple[DepthEstimator, ...] = (LayoutEstimator(),)
 """Built-in estimators, best first; ``auto`` takes the first that is ready, previews last."""

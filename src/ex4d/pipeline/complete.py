@@ -14,7 +14,7 @@ from ex4d.fill.complete import FrameFill, complete_view
 from ex4d.fill.config import FillConfig
 from ex4d.io import prior as names
 from ex4d.io.encode_delivery import DeliveryWriter
-from ex4d.io.prior import close_prior, open_prior
+from ex4d.io.prior import close_prior, open_prior, write_prior_json
 from ex4d.mesh.config import GeometryConfig
 from ex4d.pipeline.config import RunConfig, config_from_dict
 from ex4d.pipeline.progress import Reporter, timed_stage
@@ -63,11 +63,13 @@ def fill_folder(
         if path.exists() and not overwrite:
             raise OutputError(f"no result yet in {folder}", f"{path.name} is there", "use --overwrite to replace it")
         geometry = config_from_dict(GeometryConfig, prior.config.get("geometry", {}), "config.geometry")
-        _, shown = _fill(prior, path, fill=fill, geometry=geometry, audio=None, reporter=reporter, timings=timings)
-        reporter.note(FILL_NOTICE)
+        record, shown = _fill(prior, path, fill=fill, geometry=geometry, audio=None, reporter=reporter, timings=timings)
         write_sheet(prior, folder / names.SHEET, results=shown)
+        write_prior_json(folder, {**prior.info, "result": record})
     finally:
         close_prior(prior)
+    for notice in record["notices"]:
+        reporter.note(notice)
     return path
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath
+from ex4d.core.rotations import matrix_to_quaternion, quaternion_to_matrix
 from ex4d.errors import CameraPathError
 from ex4d.io.atomic import write_bytes_atomic
 from ex4d.io.cameras.common import (
@@ -26,7 +27,6 @@ from ex4d.io.cameras.common import (
     require_no_skew,
 )
 from ex4d.io.intrinsics import to_corner_origin
-from ex4d.io.rotations import matrix_to_quaternion, quaternion_to_matrix
 from ex4d.io.strict_json import read_bytes
 
 MODEL_NAMES = (

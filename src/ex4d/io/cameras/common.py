@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ex4d.core.arrays import Float64, Int64
-from ex4d.core.camera import CameraPath, invert_rigid
+from ex4d.core.camera import CameraPath, invert_rigid, rebase
+from ex4d.core.rotations import nearest_rotation, rotation_error
 from ex4d.errors import CameraPathError
 from ex4d.io.intrinsics import same_aspect, scale_intrinsics
-from ex4d.io.rotations import nearest_rotation, rotation_error
 
 MAX_CAMERAS = 100_000
 """An hour at 24 fps is 86 400."""
@@ -179,11 +179,9 @@ def _check_last_row(matrices: Float64) -> None:
         raise CameraPathError("the last row 0 0 0 1 in every pose", "another one", "poses are rigid 4x4 transforms")
 
 
-def rebase(path: CameraPath) -> CameraPath:
+def rebase_path(path: CameraPath) -> CameraPath:
     """The same cameras in the world of their first one, whose matrix becomes exactly the identity."""
-    matrices = path.world_to_camera @ path.camera_to_world[0]
-    matrices[0] = np.eye(4)
     try:
-        return replace(path, world_to_camera=matrices)
+        return replace(path, world_to_camera=rebase(path.world_to_camera))
     except ValueError as error:
         raise CameraPathError("cameras that can be moved to the origin", str(error)) from error

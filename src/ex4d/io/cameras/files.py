@@ -13,8 +13,7 @@ from ex4d.io.atomic import output_error
 from ex4d.io.cameras import blender, nerfstudio
 from ex4d.io.cameras.colmap import find_colmap_model, read_colmap_text, write_colmap_text
 from ex4d.io.cameras.colmap_binary import read_colmap_binary, write_colmap_binary
-from ex4d.io.cameras.common import RawCameras, Size, finish
-from ex4d.io.cameras.common import rebase as rebase_path
+from ex4d.io.cameras.common import RawCameras, Size, finish, rebase_path
 from ex4d.io.cameras.npz import read_cameras_npz, write_cameras_npz
 from ex4d.io.cameras.own_json import cameras_from_dict, write_cameras_json
 from ex4d.io.strict_json import read_json_object

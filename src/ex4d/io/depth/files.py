@@ -7,14 +7,14 @@ from typing import Literal
 import numpy as np
 
 from ex4d.core.arrays import Float64
-from ex4d.core.camera import CameraPath, invert_rigid
+from ex4d.core.camera import CameraPath, invert_rigid, rebase
 from ex4d.core.depth import DepthScale
 from ex4d.errors import DepthError, InputError
 from ex4d.io.depth.arrays import DEPTH_KEYS, DISPARITY_KEYS, ArrayFrames, list_npz, read_small_array
 from ex4d.io.depth.images import IMAGE_SUFFIXES, ImageFrames, list_depth_images
 from ex4d.io.depth.raw import DepthFrames, DepthKind, RawDepthClip
 from ex4d.io.depth.video import CODE_MAX, VIDEO_SUFFIXES, VideoFrames, read_z_min
-from ex4d.io.rgbd.poses import build_path, nearest_rigid, rebase
+from ex4d.io.rgbd.poses import build_path, nearest_rigid
 
 KindOption = Literal["auto", "depth", "disparity"]
 MILLIMETRES = 1000.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.core.arrays import Float32, Float64, Int64
-from ex4d.core.camera import CameraPath, invert_rigid, pinhole
+from ex4d.core.camera import CameraPath, invert_rigid, pinhole, rebase
 from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthVideo
 from ex4d.core.video import Video
@@ -19,7 +19,7 @@ from ex4d.io.depth.raw import DepthFrames, RawDepthClip
 from ex4d.io.intrinsics import same_aspect
 from ex4d.io.rgbd.frames import open_image_video
 from ex4d.io.rgbd.pairs import color_files, open_pairs
-from ex4d.io.rgbd.poses import build_path, rebase
+from ex4d.io.rgbd.poses import build_path
 from ex4d.io.rgbd.record3d import find_metadata, open_record3d
 from ex4d.io.rgbd.recording import Recording
 from ex4d.io.rgbd.tum import is_tum, open_tum

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.core.arrays import Float64, Int64
-from ex4d.core.camera import CameraPath, invert_rigid
+from ex4d.core.camera import CameraPath
+from ex4d.core.rotations import nearest_rotation, quaternion_to_matrix, rotation_error
 from ex4d.errors import InputError
-from ex4d.io.rotations import nearest_rotation, quaternion_to_matrix, rotation_error
 
 _MAX_TEXT_BYTES = 64 << 20
 
@@ -88,14 +88,6 @@ def poses_from_quaternions(translation: Float64, quaternion_xyzw: Float64, what:
     out[:, :3, 3] = translation
     out[:, 3, 3] = 1.0
     return out
-
-
-def rebase(world_to_camera: Float64) -> Float64:
-    """The same cameras float64 [N,4,4] in the world of the first one, whose matrix becomes exactly the identity."""
-    matrices = world_to_camera @ invert_rigid(world_to_camera[0])
-    matrices[:, 3] = (0, 0, 0, 1)
-    matrices[0] = np.eye(4)
-    return matrices
 
 
 def build_path(world_to_camera: Float64, K: Float64, *, height: int, width: int) -> CameraPath:
