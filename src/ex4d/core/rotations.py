@@ -26,9 +26,9 @@ def matrix_to_quaternion(rotation: Float64) -> Float64:
         table[..., k + 1, k + 1] = 1 - trace + 2 * r[..., k, k]
         table[..., k + 1, 0] = table[..., 0, k + 1]
     best = np.argmax(np.diagonal(table, axis1=-2, axis2=-1), axis=-1)
-    q = np.take_along_axis(table, best[..., None, None], axis=-2)[..., 0, :]
+    q: Float64 = np.take_along_axis(table, best[..., None, None], axis=-2)[..., 0, :]
     q = q / np.linalg.norm(q, axis=-1, keepdims=True)
-    return np.where(q[..., :1] < 0, -q, q)
+    return q * np.where(q[..., :1] < 0, -1.0, 1.0)
 
 
 def quaternion_to_matrix(quaternion: Float64) -> Float64:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.core.arrays import Float64, Int64
-from ex4d.core.camera import CameraPath
+from ex4d.core.camera import CameraPath, rebase
 from ex4d.core.rotations import nearest_rotation, quaternion_to_matrix, rotation_error
 from ex4d.errors import InputError
 
