@@ -2,8 +2,7 @@
 
     python benchmarks/layout.py
 
-Layout disparity goes through the default mapping, as in a run, and is scaled a frame by the ratio of medians.
-AbsRel and the share of pixels within 25 %, mean over frames, beside a flat wall treated alike. Recordings are
+Depth is scaled a frame by the ratio of medians. AbsRel and the share of pixels within 25 %, mean over frames, beside a flat wall treated alike. Recordings are
 looked for under EX4D_SHARED or ../shared; without them: skipped, exit 0.
 """
 
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from ex4d.depth.layout import LayoutEstimator
-from ex4d.depth.mapping import MappedDepthClip, measure_disparity
 from ex4d.io.rgbd.folder import open_rgbd
 
 NAMES = ("7scenes_redkitchen", "slambook2_ch5")
@@ -37,12 +35,11 @@ def main() -> int:
             continue
         data = open_rgbd(folder)
         raw = LayoutEstimator().estimate(data.video)
-        layout = MappedDepthClip(raw=raw, statistics=measure_disparity(raw))
         rows: dict[str, list[tuple[float, float]]] = {"layout": [], "flat wall": []}
         for i in range(data.video.num_frames):
             maps = data.depth.read(i, i + 1)
             truth = maps.depth[maps.valid]
-            rows["layout"].append(errors(layout.read(i, i + 1).depth[maps.valid], truth))
+            rows["layout"].append(errors(raw.read(i, i + 1).values[0][maps.valid[0]], truth))
             rows["flat wall"].append(errors(np.ones_like(truth), truth))
         for method, values in rows.items():
             abs_rel, within = np.mean(values, axis=0)

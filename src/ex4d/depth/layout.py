@@ -1,10 +1,10 @@
 """The `layout` estimator: where floors, walls and sky usually are. No network, no download, and no object is seen.
 
-The disparity of a plane is linear in the picture. Without sky the camera is taken to look into a closed space:
-nearer towards the bottom (floor) and the sides (walls), ``d = v + 0.4 x²`` with v = 0 (top) to 1 and x = -1 to 1.
-With sky it stands on open ground: d rises linearly from the horizon, the sky lies at 0 beyond all else. The closed
-space was the best of some dozens of shapes on real RGB-D (7-Scenes, slambook2). One geometry holds for the whole
-clip, and sky changes slowly, so nothing flickers.
+The camera is taken to be level. Without sky it looks into a closed space: floor in the lower half of the picture,
+a wall behind it 1.8 times as far as the nearest floor, bent forward at the sides. With sky it stands on open ground
+that ends in a backdrop at the horizon; the sky lies beyond. The proportions of the closed space are the best of some
+dozens on real RGB-D (7-Scenes, slambook2) that keep the camera level: a tilted floor fits some rooms better and makes
+every orbit look rolled. One geometry holds for the whole clip, and sky changes slowly, so nothing flickers.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ex4d.core.arrays import Float32, Float64, UInt8
+from ex4d.core.arrays import Bool, Float32, Float64, UInt8
 from ex4d.core.camera import CameraPath
 from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthScale
@@ -29,11 +29,16 @@ LAYOUT_NOTICE = (
 
 _GRID_WIDTH = 96
 _MAX_KEYS = 24
-_WALL = 0.4
+_HORIZON = 0.5
+_BACK_WALL = 1 / 1.8
+_SIDE_WALL = 0.4
 _MIN_SKY_SHARE = 0.03
 _NO_GROUND = 0.75
 _GROUND_SOFTNESS = 0.04
-_BACKDROP = 0.1
+_BACKDROP = 0.15
+_SKY = _BACKDROP / 4
+_SOME_SKY = 0.15
+_SKY_COLOR_LEVELS = 38.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,7 @@ class LayoutEstimator:
         if np.median(shares) < _MIN_SKY_SHARE:
             sky[:] = 0
         return LayoutDepth(
-            height=source.height,
-            width=source.width,
-            timestamps_s=source.timestamps_s,
+            source=source,
             keys=keys.astype(np.float64),
             sky=sky,
             base=base_disparity(source.height, source.width, horizon(sky)),
@@ -74,31 +77,39 @@ class LayoutEstimator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutDepth:
-    """The layout of one clip as disparity 0–1.4; satisfies `RawDepthSource`.
+    """The layout of one clip, nearest depth about 1; satisfies `RawDepthSource`.
 
     Attributes:
-        height: px.
-        width: px.
-        timestamps_s: float64 [num_frames].
+        source: the clip; its frames are read again only where sky was found, to draw its outline.
         keys: float64 [k], frame numbers that were looked at, increasing.
         sky: float32 [k,h,w], 0–1 share of sky on a coarse grid at those frames; linear in time between them.
-        base: float32 [height,width], the disparity without sky, the same for all frames.
+        base: float32 [height,width], 1/depth without sky, the same for all frames.
     """
 
-    height: int
-    width: int
-    timestamps_s: Float64
+    source: Clip[Video]
     keys: Float64
     sky: Float32
     base: Float32
 
     @property
     def num_frames(self) -> int:
-        return len(self.timestamps_s)
+        return self.source.num_frames
+
+    @property
+    def height(self) -> int:
+        return self.source.height
+
+    @property
+    def width(self) -> int:
+        return self.source.width
+
+    @property
+    def timestamps_s(self) -> Float64:
+        return self.source.timestamps_s
 
     @property
     def kind(self) -> DepthKind:
-        return "disparity"
+        return "depth"
 
     @property
     def scale(self) -> DepthScale:
@@ -123,12 +134,10 @@ class LayoutDepth:
 
     def read(self, start: int, stop: int) -> RawDepth:
         """Frames ``start:stop``."""
-        values = np.empty((stop - start, self.height, self.width), np.float32)
-        for slot, index in enumerate(range(start, stop)):
-            values[slot] = self.base
-            if self.sky.any():
-                share = cv2.resize(self._sky_at(index), (self.width, self.height), interpolation=cv2.INTER_LINEAR)
-                values[slot] *= 1 - share
+        values = np.repeat(np.float32(1) / self.base[None], stop - start, axis=0)
+        if self.sky.any():
+            for slot, frame in enumerate(self.source.read(start, stop).frames):
+                values[slot][is_sky(frame, self._sky_at(start + slot))] = 1 / _SKY
         return RawDepth(values=values, timestamps_s=self.timestamps_s[start:stop])
 
     def _sky_at(self, index: int) -> Float32:
@@ -172,6 +181,29 @@ def sky_share(frame: UInt8) -> Float32:
     return np.asarray(np.clip(cv2.GaussianBlur(reached, (0, 0), 1.5), 0, 1), np.float32)
 
 
+def is_sky(frame: UInt8, share: Float32) -> Bool:
+    """The coarse share of sky, sharpened along the outlines of what stands before it.
+
+    Sky is what lies where some was found and is about as bright and coloured as it is there, or brighter (clouds).
+
+    Args:
+        frame: uint8 [H,W,3] sRGB.
+        share: float32 [h,96], see `sky_share`.
+
+    Returns:
+        bool [H,W].
+    """
+    height, width = frame.shape[:2]
+    small = cv2.resize(frame, share.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+    weight = cv2.GaussianBlur(share, (0, 0), 4.0)[..., None] + np.float32(1e-4)
+    color = cv2.GaussianBlur(small * share[..., None], (0, 0), 4.0) / weight
+    color = cv2.resize(color, (width, height), interpolation=cv2.INTER_LINEAR)
+    distance = np.where(frame > color, np.float32(0.4), np.float32(1)) * np.abs(frame - color)
+    near = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > _SOME_SKY
+    sky = near & (distance.max(axis=-1) < _SKY_COLOR_LEVELS)
+    return cv2.medianBlur(sky.astype(np.uint8), 5) > 0
+
+
 def _spread_over_clouds(sky: Float32, small: Float32, luma: Float32) -> Float32:
     """Add what is nearly white, at least as bright as the sky, and touches it: clouds have texture."""
     sky_luma = float((luma * sky).sum() / sky.sum())
@@ -187,29 +219,32 @@ def _step(values: Any, low: float, high: float) -> Float32:
     return np.clip((np.asarray(values, np.float32) - np.float32(low)) / np.float32(high - low), 0, 1)
 
 
-def horizon(sky: Float32) -> float:
-    """The horizon of a clip as a share of the height (0 = top), from sky float32 [k,h,w]; 0 without sky.
+def horizon(sky: Float32) -> float | None:
+    """The horizon of a clip as a share of the height (0 = top), from sky float32 [k,h,w]; None without sky.
 
     It is where the sky ends in those columns that show most of it: things that stand up hide the horizon
     elsewhere, and never lower it.
     """
     if not sky.any():
-        return 0.0
+        return None
     depth_of_sky = (sky.mean(axis=0) > 0.5).mean(axis=0)
     share = float(np.percentile(depth_of_sky, 90))
     # Sky down to the bottom: the camera looks up and no ground is in view; what stands there is taken as in a room.
-    return 0.0 if share > _NO_GROUND else max(share, 0.05)
+    return None if share > _NO_GROUND else max(share, 0.05)
 
 
-def base_disparity(height: int, width: int, horizon_share: float) -> Float32:
-    """float32 [H,W], 0–1.4: the closed space (horizon 0), or ground that rises from the horizon to 1 at the bottom.
+def base_disparity(height: int, width: int, horizon_share: float | None) -> Float32:
+    """float32 [H,W], 1/depth without sky, nearest about 1.
 
-    What stands above the horizon without being sky (trees, houses) is a backdrop at 0.1, before the sky's 0.
+    A level floor has a disparity that rises from 0 at the horizon to 1 at the bottom of the picture. It meets the
+    back wall of a closed space (horizon None), or, outdoors, a backdrop at the horizon: what stands above it without
+    being sky (trees, houses).
     """
     v = ((np.arange(height) + 0.5) / height).astype(np.float32)[:, None]
     x = ((np.arange(width) + 0.5) / width * 2 - 1).astype(np.float32)[None]
-    if horizon_share <= 0:
-        return (v + np.float32(_WALL) * x * x).astype(np.float32)
+    if horizon_share is None:
+        space = np.maximum((v - np.float32(_HORIZON)) / np.float32(1 - _HORIZON), np.float32(_BACK_WALL))
+        return np.asarray(space + np.float32(_SIDE_WALL * (1 - _BACK_WALL)) * x * x, np.float32)
     above = (v - horizon_share) / _GROUND_SOFTNESS
     ground = np.logaddexp(0, above).astype(np.float32) * np.float32(_GROUND_SOFTNESS / (1 - horizon_share))
     return np.broadcast_to(_BACKDROP + (1 - _BACKDROP) * ground, (height, width)).astype(np.float32)
