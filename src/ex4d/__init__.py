@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ex4d.camera.build import build_path
+    from ex4d.camera.config import PathRequest
     from ex4d.core.camera import Camera, CameraPath
     from ex4d.core.clip import ArrayClip, Clip
     from ex4d.core.depth import DepthVideo
     from ex4d.core.mesh import DepthMesh
     from ex4d.core.video import Video
     from ex4d.core.view import GeometryPrior, RenderedView
+    from ex4d.depth.result import DepthConfig
     from ex4d.errors import Ex4dError
     from ex4d.io.prior import open_prior
+    from ex4d.mesh.config import GeometryConfig
     from ex4d.mesh.watertight import build_mesh
     from ex4d.pipeline.config import CameraConfig, ClipConfig, RunConfig
     from ex4d.pipeline.run import RunResult, run
@@ -34,10 +37,13 @@ _HOMES = {
     "CameraPath": "ex4d.core.camera",
     "Clip": "ex4d.core.clip",
     "ClipConfig": "ex4d.pipeline.config",
+    "DepthConfig": "ex4d.depth.result",
     "DepthMesh": "ex4d.core.mesh",
     "DepthVideo": "ex4d.core.depth",
     "Ex4dError": "ex4d.errors",
+    "GeometryConfig": "ex4d.mesh.config",
     "GeometryPrior": "ex4d.core.view",
+    "PathRequest": "ex4d.camera.config",
     "RenderedView": "ex4d.core.view",
     "RunConfig": "ex4d.pipeline.config",
     "RunResult": "ex4d.pipeline.run",
@@ -56,10 +62,13 @@ __all__ = [
     "CameraPath",
     "Clip",
     "ClipConfig",
+    "DepthConfig",
     "DepthMesh",
     "DepthVideo",
     "Ex4dError",
+    "GeometryConfig",
     "GeometryPrior",
+    "PathRequest",
     "RenderedView",
     "RunConfig",
     "RunResult",

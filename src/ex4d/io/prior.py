@@ -15,8 +15,8 @@
     result.mp4         what `run` and `fill` add
 """
 
-import json
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ex4d.core.camera import CameraPath
 from ex4d.core.depth import DepthScale, DepthVideo
 from ex4d.core.depth_codes import decode_depth
 from ex4d.core.view import GeometryPrior, RenderedView
-from ex4d.errors import InputError
+from ex4d.errors import CameraPathError, InputError
 from ex4d.io.atomic import write_json_atomic
 from ex4d.io.cameras.files import read_cameras
 from ex4d.io.strict_json import read_json_object
@@ -37,6 +37,8 @@ SCHEMA_VERSION = 1
 COLOR, MASK, DEPTH = "color.mkv", "mask.mkv", "depth.mkv"
 SOURCE, SOURCE_DEPTH = "source.mkv", "source_depth.mkv"
 CAMERAS, SOURCE_CAMERAS, PRIOR, TIMINGS = "cameras.json", "source_cameras.json", "prior.json", "timings.json"
+REQUIRED = (COLOR, MASK, DEPTH, SOURCE, SOURCE_DEPTH, CAMERAS, SOURCE_CAMERAS)
+"""Without these a folder is no prior folder."""
 PREVIEW, SHEET, RESULT, MESH = "preview.mp4", "sheet.png", "result.mp4", "meshes/frame_000000.ply"
 
 
@@ -119,7 +121,7 @@ class PriorViewClip:
             clip.close()
 
 
-def open_prior(folder: Path, *, info: Mapping[str, Any] | None = None) -> GeometryPrior:
+def open_prior(folder: Path | str, *, info: Mapping[str, Any] | None = None) -> GeometryPrior:
     """A prior folder as a `GeometryPrior`; frames are read when asked for.
 
     Args:
@@ -129,37 +131,78 @@ def open_prior(folder: Path, *, info: Mapping[str, Any] | None = None) -> Geomet
     Raises:
         InputError: not a prior folder, or parts of it missing or of another size or count.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise InputError("a prior folder (made by `ex4d recon`)", f"{folder}, which is no folder", "check the name")
-    missing = [name for name in (COLOR, MASK, DEPTH, SOURCE, SOURCE_DEPTH, CAMERAS, SOURCE_CAMERAS)
-               if not (folder / name).is_file()]  # fmt: skip
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing or (info is None and not (folder / PRIOR).is_file()):
         raise InputError(
             f"a prior folder in {folder}", f"{', '.join(missing) or PRIOR} missing", "make it with `ex4d recon`"
         )
     data = read_json_object(folder / PRIOR) if info is None else info
     try:
-        return _assemble(folder, data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"a readable {PRIOR} in {folder}", f"{error!r}", "make it again with `ex4d recon`") from error
+        _check_info(data, is_stored=info is None)
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"a {PRIOR} as recon writes it in {folder}", reason, "make it again with `ex4d recon`"
+        ) from error
+    return _assemble(folder, data)
+
+
+def _check_info(data: Mapping[str, Any], *, is_stored: bool) -> None:
+    """Raise ValueError (or what a missing or mistyped field raises) unless every field that is used makes sense."""
+    if is_stored and data["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {data['schema_version']!r}, not {SCHEMA_VERSION}")
+    for name in ("depth", "source_depth"):
+        z_min = data["z_min"][name]
+        if type(z_min) not in (int, float) or not 1e-12 < z_min < 1e12:
+            raise ValueError(f"z_min.{name} = {z_min!r}")
+    for name in ("timestamps_s", "source_timestamps_s"):
+        times = np.array(data[name], np.float64)
+        if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any() or (times < 0).any():
+            raise ValueError(f"{name} are not increasing times")
+    if not 0 < float(Fraction(data["fps"])) <= 100_000:
+        raise ValueError(f"fps = {data['fps']!r}")
+    if data["depth"]["scale"] not in ("metric", "relative"):
+        raise ValueError(f"depth.scale = {data['depth']['scale']!r}")
+    coverage = np.array(data["coverage"], np.float64)
+    if coverage.shape != (len(data["timestamps_s"]),) or not ((coverage >= 0) & (coverage <= 1)).all():
+        raise ValueError("coverage is not one share a frame")
+    if not isinstance(data["config"], Mapping) or not isinstance(data["config"].get("geometry", {}), Mapping):
+        raise ValueError("config is no object")
 
 
 def _assemble(folder: Path, data: Mapping[str, Any]) -> GeometryPrior:
     times = np.array(data["timestamps_s"], np.float64)
     source_times = np.array(data["source_timestamps_s"], np.float64)
     z_min = data["z_min"]
+    sizes = f"cameras and frames of one size and number in {folder}"
+    path, source_path = _cameras(folder / CAMERAS), _cameras(folder / SOURCE_CAMERAS)
+    if len(path) != len(times) or len(source_path) != len(source_times):
+        raise InputError(sizes, f"{len(path)} and {len(source_path)} cameras", "make it again with `ex4d recon`")
+    if path.source_index.max() >= len(source_times):
+        raise InputError(sizes, f"source_index {path.source_index.max()}", "make it again with `ex4d recon`")
     source_depth = CodedDepthClip(
         folder / SOURCE_DEPTH,
         z_min=float(z_min["source_depth"]),
         scale=data["depth"]["scale"],
         timestamps_s=source_times,
     )
+    source = VideoClip(folder / SOURCE, timestamps_s=source_times)
+    view = PriorViewClip(folder, z_min=float(z_min["depth"]), timestamps_s=times)
+    found = (
+        {(clip.height, clip.width) for clip in (view, path)},
+        {(clip.height, clip.width) for clip in (source, source_depth, source_path)},
+    )
+    if any(len(one) > 1 for one in found):
+        raise InputError(sizes, str([sorted(one) for one in found]), "make it again with `ex4d recon`")
     return GeometryPrior(
-        view=PriorViewClip(folder, z_min=float(z_min["depth"]), timestamps_s=times),
-        path=_cameras(folder / CAMERAS),
-        source=VideoClip(folder / SOURCE, timestamps_s=source_times),
+        view=view,
+        path=path,
+        source=source,
         source_depth=source_depth,
-        source_path=_cameras(folder / SOURCE_CAMERAS),
+        source_path=source_path,
         config=data["config"],
         seed=int(data["seed"]),
         coverage=np.array(data["coverage"], np.float64),
@@ -179,8 +222,8 @@ def write_prior_json(folder: Path, info: Mapping[str, Any]) -> None:
 def read_info(folder: Path) -> dict[str, Any] | None:
     """prior.json of a folder, or None where there is no (readable) one."""
     try:
-        return json.loads((folder / PRIOR).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(folder / PRIOR)
+    except CameraPathError:
         return None
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ex4d.core.arrays import Bool, Float32, UInt8
+from ex4d.core.arrays import Bool, Float32, UInt8, check_array
 from ex4d.core.camera import Camera
 from ex4d.core.mesh import DepthMesh
 from ex4d.errors import DepthError
@@ -31,7 +31,10 @@ class MeshBuilder:
 
         Raises:
             DepthError: if no pixel is valid.
+            ValueError: arrays of another shape or type than the camera's frame has, or a valid depth that is not
+                finite and > 0.
         """
+        _check(frame, depth, valid, source)
         if not valid.any():
             raise DepthError("a frame with at least one valid depth", "none", "check the depth source")
         all_valid = bool(valid.all())
@@ -88,6 +91,17 @@ def build_mesh(
 ) -> DepthMesh:
     """`MeshBuilder.build` for a single frame."""
     return MeshBuilder(config).build(frame, depth, valid, source)
+
+
+def _check(frame: UInt8, depth: Float32, valid: Bool, source: Camera) -> None:
+    """The kernels check no bounds: nothing of another shape may reach them."""
+    size = (source.height, source.width)
+    check_array("build_mesh.frame", frame, np.uint8, (*size, 3))
+    check_array("build_mesh.depth", depth, np.float32, size)
+    check_array("build_mesh.valid", valid, np.bool_, size)
+    known = depth if valid.all() else depth[valid]
+    if known.size and not (known.min() > 0 and np.isfinite(known.max())):
+        raise ValueError("build_mesh.depth: expected finite depths > 0 where valid")
 
 
 def _vertex_colors(frame: UInt8, quad_torn: UInt8, ring: int) -> UInt8:

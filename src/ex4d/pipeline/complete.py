@@ -9,7 +9,7 @@ import numpy as np
 
 from ex4d.core.arrays import UInt8
 from ex4d.core.view import GeometryPrior
-from ex4d.errors import InputError, OutputError
+from ex4d.errors import OutputError
 from ex4d.fill.complete import FrameFill, complete_view
 from ex4d.fill.config import FillConfig
 from ex4d.io import prior as names
@@ -20,7 +20,6 @@ from ex4d.pipeline.config import RunConfig, config_from_dict
 from ex4d.pipeline.progress import Reporter, timed_stage
 from ex4d.pipeline.recon import num_threads
 from ex4d.pipeline.sheet import sheet_frames, write_sheet
-from ex4d.pipeline.view import frame_rate
 
 FILL_NOTICE = (
     "result.mp4 is a preview: unobserved areas are filled from other frames and from their surroundings, not generated"
@@ -121,10 +120,4 @@ def _keeps_time(prior: GeometryPrior) -> bool:
 
 
 def _rate(prior: GeometryPrior) -> Fraction:
-    stored = prior.info.get("fps")
-    if stored and _keeps_time(prior):
-        try:
-            return Fraction(str(stored))
-        except (ValueError, ZeroDivisionError):
-            raise InputError("a frame rate n/d in prior.json", repr(stored), "run recon again") from None
-    return Fraction(frame_rate(prior.source)).limit_denominator(1001)
+    return Fraction(str(prior.info["fps"]))

@@ -1,5 +1,7 @@
 """What a run is: one frozen tree of settings, stored with every output and enough to repeat it."""
 
+import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -50,6 +52,12 @@ class ClipConfig:
     def __post_init__(self) -> None:
         if self.frame_range() is not None and (self.start_s > 0 or self.end_s is not None):
             raise ConfigError("either --frames or --start/--end", "both", "drop one of them")
+        if not 0 <= self.start_s < math.inf:
+            raise ConfigError("--start of at least 0 seconds", str(self.start_s))
+        if self.end_s is not None and not self.start_s < self.end_s < math.inf:
+            raise ConfigError(f"--end after --start ({self.start_s:g} s)", str(self.end_s))
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ConfigError("--fps above 0, at most 1000", str(self.fps))
         if self.max_side is not None and self.max_side < 16:
             raise ConfigError("--max-side of at least 16 px", str(self.max_side))
 
@@ -86,6 +94,14 @@ class CameraConfig:
             raise ConfigError("--motion relative or world", repr(self.motion))
         if self.freeze is not None and self.freeze < 0:
             raise ConfigError("--freeze FRAME >= 0", str(self.freeze))
+        if self.fov_deg is not None and not 0 < self.fov_deg < 180:
+            raise ConfigError("--fov-deg between 0 and 180", str(self.fov_deg))
+        if self.focal_px is not None and not 0 < self.focal_px < math.inf:
+            raise ConfigError("--focal-px above 0", str(self.focal_px))
+        if self.fov_deg is not None and self.focal_px is not None:
+            raise ConfigError("one of --fov-deg and --focal-px", "both", "drop one of them")
+        if self.pivot not in ("auto", "default", "near", "median") and not _are_numbers(self.pivot):
+            raise ConfigError("--pivot auto, near, median, PX,PY or a depth", repr(self.pivot))
         if self.num_frames is not None and not 1 <= self.num_frames <= 100_000:
             raise ConfigError("--num-frames from 1 to 100000", str(self.num_frames))
 
@@ -136,10 +152,18 @@ class RunConfig:
     official_files: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "input", os.fspath(self.input))  # a Path is as good as its text
         if self.generator not in ("fill", "none"):
             raise ConfigError("--generator fill or none", repr(self.generator))
         if not 0 <= self.seed < 2**63:
             raise ConfigError("--seed from 0 to 2^63 - 1", str(self.seed))
+
+
+def _are_numbers(text: str) -> bool:
+    try:
+        return all(math.isfinite(float(part)) for part in text.split(","))
+    except ValueError:
+        return False
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:

@@ -12,16 +12,18 @@ import numpy as np
 from ex4d.core.video import Video
 from ex4d.depth.result import Selection
 from ex4d.depth.source import ESTIMATORS
-from ex4d.errors import ConfigError, InputError
+from ex4d.errors import ConfigError, InputError, OutputError
 from ex4d.io import prior as names
 from ex4d.io.decode.select import Selection as FrameSelection
 from ex4d.io.decode.select import select
+from ex4d.io.depth.images import list_depth_images
 from ex4d.io.encode import LosslessWriter
 from ex4d.io.rgbd.folder import DEFAULT_MAX_DEPTH_M, RgbdInput, is_rgbd_folder, open_rgbd
 from ex4d.io.video import VideoReader, VideoSelection, probe_video
 from ex4d.io.video_frames import resize
 from ex4d.io.video_lossless import VideoClip
 from ex4d.pipeline.config import ClipConfig, RunConfig
+from ex4d.pipeline.plan import is_camera_file
 from ex4d.pipeline.progress import Reporter, timed_stage
 from ex4d.pipeline.workspace import Workspace
 
@@ -81,8 +83,27 @@ def describe_input(config: RunConfig) -> dict[str, str]:
                 f"nothing at {depth}",
                 "check the name",
             )
+        if depth.is_dir() and not is_rgbd_folder(depth):
+            list_depth_images(depth)  # a mistyped folder is told apart before gigabytes of it are hashed
         described["depth_sha256"] = hash_path(depth)
+    for spec in config.camera.cam:
+        if is_camera_file(spec):
+            described[f"camera_sha256 {spec}"] = hash_path(Path(spec))
     return described
+
+
+def check_apart(config: RunConfig, output: Path) -> None:
+    """Refuse to write into what is read: no input inside the output folder, nor the output inside an input folder.
+
+    Raises:
+        OutputError: they are not apart.
+    """
+    inside = output.resolve()
+    given = [config.input, *(spec for spec in config.camera.cam if is_camera_file(spec))]
+    for name in [*given, config.depth.depth] if is_given_depth(config) else given:
+        path = Path(name).resolve()
+        if path == inside or path.is_relative_to(inside) or inside.is_relative_to(path):
+            raise OutputError(f"an output folder apart from {name}", str(output), "choose another one with -o")
 
 
 def is_given_depth(config: RunConfig) -> bool:
@@ -224,9 +245,11 @@ def _write_source(
 
 def _select_times(timestamps_s: np.ndarray, clip: ClipConfig) -> list[tuple[float, int]]:
     first, stop = clip.frame_range() or (0, None)
-    wanted = FrameSelection(start_s=clip.start_s, end_s=clip.end_s, first=first, stop=stop)
+    wanted = FrameSelection(start_s=clip.start_s, end_s=clip.end_s, first=first, stop=stop, fps=clip.fps)
     relative = timestamps_s - timestamps_s[0]
-    chosen = list(select(zip(relative.tolist(), range(len(relative)), strict=True), wanted, nominal_interval_s=0.0))
+    interval_s = float(1 / _average_rate(relative.tolist()))
+    numbered = zip(relative.tolist(), range(len(relative)), strict=True)
+    chosen = list(select(numbered, wanted, nominal_interval_s=interval_s))
     if not chosen:
         raise InputError("a selection with at least one frame", f"none of {len(relative)}", "change --frames")
     return chosen

@@ -107,8 +107,18 @@ def plan_cameras(
     planned: list[PlannedCamera] = []
     for spec in config.camera.cam:
         path = _build(spec, request, reporter)
-        planned.append(PlannedCamera(slug=_slug(spec), path=_follow_source(path, source_path, config.camera.motion)))
+        if not _is_absolute(spec):
+            path = _follow_source(path, source_path, config.camera.motion)
+        planned.append(PlannedCamera(slug=_slug(spec), path=path))
     return planned
+
+
+def _is_absolute(spec: str) -> bool:
+    """Camera files hold cameras in the world of source frame 0; presets and keyframes, offsets from the source view."""
+    if not is_camera_file(spec):
+        return False
+    file = Path(spec)
+    return file.suffix.lower() != ".json" or "keyframes" not in read_json_object(file)
 
 
 def _build(spec: str, request: PathRequest, reporter: Reporter) -> CameraPath:
@@ -117,7 +127,7 @@ def _build(spec: str, request: PathRequest, reporter: Reporter) -> CameraPath:
             reporter.note(notice)
         return build_path(spec, request)
     file = Path(spec)
-    if file.suffix.lower() == ".json" and "keyframes" in read_json_object(file):
+    if not _is_absolute(spec):
         keyframes = read_keyframes(file)
         for notice in keyframes.notices:
             reporter.note(notice)

@@ -135,6 +135,7 @@ def render_camera(
         planned.path,
         geometry=config.geometry,
         render=config.render,
+        fps=float(source.fps),
         num_threads=num_threads(),
     )
     with timed_stage(reporter, timings, f"render {planned.slug}", len(planned.path)), ExitStack() as stack:
@@ -147,7 +148,7 @@ def render_camera(
             )
             reporter.advance(len(view))
     _write_meshes(config, source, geometry, planned, workspace, folder)
-    times = output_times(source.clip, planned.path)
+    times = output_times(source.clip, planned.path, float(source.fps))
     record = {"coverage": coverage, "timestamps_s": times.tolist(), "saturated_depth_pixels": saturated}
     workspace.finish(stage, record)
     return record
@@ -174,7 +175,6 @@ class _Writers:
         self._mask = stack.enter_context(LosslessWriter(staged(names.MASK), "gray", **size))
         self._depth = stack.enter_context(LosslessWriter(staged(names.DEPTH), "gray16", **size))
         preview = DeliveryWriter(staged(names.PREVIEW), **size, settings=DeliverySettings(crf=20, preset="veryfast"))
-        self._pool = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="ex4d-encode"))
         self._previews = [stack.enter_context(preview)]
         self._mask_videos: list[DeliveryWriter] = []
         if config.official_files:
@@ -182,6 +182,8 @@ class _Writers:
             mask = DeliveryWriter(staged(f"mask_{planned.slug}.mp4"), **size)
             self._previews.append(stack.enter_context(color))
             self._mask_videos.append(stack.enter_context(mask))
+        # entered last, so that it is left first: no stream is closed while a thread writes to it
+        self._pool = stack.enter_context(ThreadPoolExecutor(4, thread_name_prefix="ex4d-encode"))
 
     def write(self, view: RenderedView, z_min: float) -> None:
         """Append a chunk to every stream."""

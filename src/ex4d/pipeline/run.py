@@ -2,6 +2,7 @@
 
 import contextlib
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ import numpy as np
 import ex4d
 from ex4d.errors import CameraPathError, ConfigError, Ex4dError, InputError
 from ex4d.io import prior as names
-from ex4d.io.atomic import write_json_atomic
+from ex4d.io.atomic import is_temporary, write_json_atomic
 from ex4d.io.cameras.own_json import write_cameras_json
-from ex4d.io.prior import close_prior, open_prior, read_info, write_prior_json
+from ex4d.io.prior import REQUIRED, close_prior, open_prior, read_info, write_prior_json
 from ex4d.pipeline.complete import fill_result
 from ex4d.pipeline.config import RunConfig, config_to_dict
-from ex4d.pipeline.ingest import WorkingSource, describe_input, ingest
+from ex4d.pipeline.ingest import WorkingSource, check_apart, describe_input, ingest
 from ex4d.pipeline.plan import camera_slugs
 from ex4d.pipeline.progress import Reporter, SilentReporter, timed_stage
 from ex4d.pipeline.recon import Geometry, find_geometry, render_camera, write_source_depth
@@ -70,7 +71,7 @@ class _Recorder:
 
 def run(
     config: RunConfig,
-    output: Path,
+    output: Path | str,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -90,9 +91,12 @@ def run(
             An unusable input leaves nothing behind; a failed output keeps finished stages for `resume`.
     """
     recorder = _Recorder(reporter or SilentReporter())
+    output = Path(output)
     folders = _folders(camera_slugs(config))
-    request = {"config": config_to_dict(config), "input": describe_input(config)}
-    if resume and is_complete(output, request, folders):
+    check_apart(config, output)
+    request = {"version": ex4d.__version__, "config": config_to_dict(config), "input": describe_input(config)}
+    wanted = REQUIRED if config.generator == "none" else (*REQUIRED, names.RESULT)
+    if resume and is_complete(output, request, folders, wanted):
         return _already_done(output, folders, f"{output} is complete already: nothing to do")
     workspace = open_workspace(output, request, resume=resume, overwrite=overwrite)
     if workspace.publish_pending():
@@ -107,6 +111,8 @@ def run(
         if not any((workspace.root / "stages").glob("*.json")):
             workspace.abandon()
         raise
+    finally:
+        workspace.unlock()
     workspace.close()
     return result
 
@@ -241,7 +247,7 @@ def _publish(
     for folder, info in zip(folders, infos, strict=True):
         write_json_atomic(workspace.staged(folder + names.TIMINGS), {"seconds": timings})
         write_prior_json(workspace.staged(folder + names.PRIOR).parent, info)
-        own = sorted(path for path in (files / folder).rglob("*") if path.is_file())
+        own = sorted(path for path in (files / folder).rglob("*") if path.is_file() and not is_temporary(path))
         inside = [path.relative_to(files).as_posix() for path in own]
         last = folder + names.PRIOR
         others = [name for name in inside if name != last and not _of_another(name, folder, folders)]
@@ -256,6 +262,8 @@ def _earlier_files(folder: Path) -> list[str]:
     if info is None:
         return []
     camera = info.get("camera")
+    if not isinstance(camera, str) or not re.fullmatch(r"[\w-][\w.-]*", camera):
+        camera = ""  # a stranger's prior.json must not name files of its choice
     fixed = [names.PRIOR, names.COLOR, names.MASK, names.DEPTH, names.SOURCE, names.SOURCE_DEPTH, names.CAMERAS,
              names.SOURCE_CAMERAS, names.TIMINGS, names.PREVIEW, names.SHEET, names.RESULT,
              "DW-Mesh.ply", f"color_{camera}.mp4", f"mask_{camera}.mp4"]  # fmt: skip

@@ -26,21 +26,25 @@ def render_view(
     *,
     geometry: GeometryConfig,
     render: RenderConfig,
+    fps: float,
     num_threads: int,
 ) -> Iterator[RenderedView]:
     """The target view, chunk by chunk; two chunks are in memory at a time.
 
-    Official geometry replaces output frame 0 by the source frame, all of it observed, as the release does.
+    Official geometry replaces output frame 0, where it is the source view, by the source frame, all of it observed,
+    as the release does. fps is the rate of outputs that do not show every source frame once.
     """
     local = threading.local()
-    times = output_times(source, path)
+    times = output_times(source, path, fps)
+    first = source_path[int(path.source_index[0])]
+    is_source_view = np.allclose(path[0].world_to_camera, first.world_to_camera) and np.allclose(path[0].K, first.K)
 
     def work(i: int, video: Video, maps: DepthVideo, offset: int) -> RenderedFrame:
         if not hasattr(local, "builder"):
             local.builder, local.rasterizer = MeshBuilder(geometry), Rasterizer()
         camera = source_path[int(path.source_index[i])]
         frame, z, valid = video.frames[offset], maps.depth[offset], maps.valid[offset]
-        if i == 0 and geometry.name == "official":
+        if i == 0 and is_source_view and geometry.name == "official":
             return RenderedFrame(rgb=frame, observed=np.ones_like(valid), depth=np.where(valid, z, 0))
         mesh = local.builder.build(frame, z, valid, camera)
         return local.rasterizer.render(mesh, path[i], supersample=render.supersample)
@@ -67,17 +71,11 @@ def render_view(
             yield collect(*pending.popleft())
 
 
-def output_times(source: Clip[Video], path: CameraPath) -> np.ndarray:
+def output_times(source: Clip[Video], path: CameraPath, fps: float) -> np.ndarray:
     """float64 [N]: the source's own times where every frame is shown once, else a constant rate."""
     if np.array_equal(path.source_index, np.arange(source.num_frames)):
         return source.timestamps_s
-    return np.arange(len(path)) / frame_rate(source)
-
-
-def frame_rate(source: Clip[Video]) -> float:
-    """Average frames a second of a clip; 24 where it has one frame."""
-    times = source.timestamps_s
-    return float((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 else 24.0
+    return np.arange(len(path)) / fps
 
 
 def _read_shown(

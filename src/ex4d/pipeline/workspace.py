@@ -10,14 +10,20 @@ import os
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ex4d.errors import OutputError
 from ex4d.io.atomic import is_temporary, output_error, write_json_atomic
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not kept apart
+    fcntl = None
+
 WORK_FOLDER = ".ex4d-work"
 _REQUEST = "request.json"
 _PUBLISH = "publish"
+_LOCK = "lock"
 _ADVICE = "use --resume to go on, --overwrite to start again, or another folder"
 _RESTART = "use --overwrite to replace it, or another folder"
 
@@ -37,6 +43,7 @@ class Workspace:
         self.is_resumed = is_resumed
         self._made_folders = made_folders
         self._published = False
+        self._lock: IO[str] | None = None
 
     def staged(self, name: str) -> Path:
         """Where the file that will be published as ``OUT/name`` is made; its folder exists."""
@@ -76,6 +83,10 @@ class Workspace:
             return False
         self._published = True
         files = self.root / "files"
+        inside = self.output.resolve()
+        for name in (*plan["outdated"], *plan["names"]):
+            if not (self.output / name).resolve().is_relative_to(inside):
+                raise OutputError(f"names inside {self.output}", repr(name), f"delete {self.root}")
         for name in plan["outdated"]:
             if name not in plan["names"] or (files / name).exists():  # else its successor is in place already
                 with _reported(self.output / name):
@@ -100,13 +111,33 @@ class Workspace:
             except OSError as error:
                 raise output_error(target, error) from error
 
+    def lock(self) -> None:
+        """Keep other runs out of this folder; a killed run's lock is gone with it."""
+        self._lock = (self.root / _LOCK).open("w")
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.unlock()
+            raise OutputError(
+                f"no other run at work in {self.output}", "one is", "wait for it, or choose another folder"
+            ) from error
+
+    def unlock(self) -> None:
+        """Let others in; safe to call twice."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def close(self) -> None:
         """The run is complete: remove the work folder, first what says that it can be resumed."""
+        self.unlock()
         (self.root / _REQUEST).unlink(missing_ok=True)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def abandon(self) -> None:
         """The input turned out to be unusable: leave nothing behind that was not there before."""
+        self.unlock()
         if not self._published and not self.is_resumed:
             shutil.rmtree(self.root, ignore_errors=True)
             for folder in self._made_folders:
@@ -159,25 +190,36 @@ def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, ov
         if resume:
             raise OutputError(f"an unfinished run of these settings and this input in {output}", what, _RESTART)
         raise OutputError(f"an empty or new folder at {output}", what, _ADVICE)
-    if not is_resumed:
-        shutil.rmtree(root, ignore_errors=True)
     workspace = Workspace(output, made_folders=made_folders, is_resumed=is_resumed)
-    try:
+    with _reported(root):
         root.mkdir(exist_ok=True)
-    except OSError as error:
-        raise output_error(root, error) from error
+        workspace.lock()
+        if not is_resumed:
+            _empty(root)
     _sweep(root)
     write_json_atomic(root / _REQUEST, dict(request))
     return workspace
 
 
-def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str]) -> bool:
+def _empty(root: Path) -> None:
+    """Remove all of an earlier run but the lock; an error is raised: old stages must not survive."""
+    if root.is_symlink():
+        raise OutputError(f"a folder at {root}", "a link", "remove it")
+    for entry in root.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
+
+
+def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str], files: Sequence[str]) -> bool:
     """Whether every prior folder of this very request is finished already.
 
     Args:
         output: the output folder.
         request: config and input.
         folders: sub-folders, one a camera (``""`` for the output itself).
+        files: names that must be in each of them.
     """
     if (output / WORK_FOLDER / _REQUEST).exists():
         return False
@@ -187,6 +229,8 @@ def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str]
         except (OSError, ValueError):
             return False
         if {key: info.get(key) for key in request} != dict(request):
+            return False
+        if not all((output / folder / name).is_file() for name in files):
             return False
     return True
 
