@@ -12,6 +12,9 @@ CELL_PX = 4
 """Frames are compared in cells of this many pixels a side."""
 MAX_OFFSET = 40.0
 """A mean colour difference above this many levels is another surface, not another exposure."""
+MAX_TINT = 12.0
+"""A mean difference whose channels lie farther than this from their average is no change of exposure either: added
+to another colour in the hole it would tint it."""
 MAX_MISFIT = 0.35
 """Share of compared pixels whose depth differs, from which on a frame is not trusted."""
 MIN_PIXELS = 0.05
@@ -80,7 +83,9 @@ def judge(sums, color_tolerance):
             r, g, b = sums[i, j, 2] / n, sums[i, j, 3] / n, sums[i, j, 4] / n
             mean2 = (r * r + g * g + b * b) / f4(3.0)
             error = np.sqrt(max(sums[i, j, 5] / n - mean2, f4(0)))
-            if error >= color_tolerance or mean2 > f4(MAX_OFFSET * MAX_OFFSET):
+            gray = (r + g + b) / f4(3.0)
+            tint = max(abs(r - gray), max(abs(g - gray), abs(b - gray)))
+            if error >= color_tolerance or tint > f4(MAX_TINT) or mean2 > f4(MAX_OFFSET * MAX_OFFSET):
                 continue
             trust = f4(1.0) - (error / color_tolerance) ** 2
             out[i, j, 0] = trust * (f4(1.0) - misfit / (f4(MAX_MISFIT) * (n + misfit))) + f4(1e-3)
