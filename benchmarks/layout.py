@@ -2,8 +2,8 @@
 
     python benchmarks/layout.py
 
-Depth is scaled a frame by the ratio of medians. AbsRel and the share of pixels within 25 %, mean over frames, beside a flat wall treated alike. Recordings are
-looked for under EX4D_SHARED or ../shared; without them: skipped, exit 0.
+Depth is scaled a frame by the ratio of medians. AbsRel and the share of pixels within 25 %, mean over frames, beside
+a flat wall treated alike. Recordings are looked for under EX4D_SHARED or ../shared; without them: skipped, exit 0.
 """
 
 import os
