@@ -17,8 +17,8 @@ test: dev lint
 	$(RUN) -m pytest -m "not prove" -n 2 --dist loadfile
 
 lint: dev
-	$(RUN) -m ruff format --check src tests benchmarks examples
-	$(RUN) -m ruff check src tests benchmarks examples
+	$(RUN) -m ruff format --check src tests benchmarks examples docs
+	$(RUN) -m ruff check src tests benchmarks examples docs
 	$(BIN)/lint-imports
 	$(RUN) -m pyright --pythonpath $(RUN)
 

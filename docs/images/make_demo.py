@@ -1,6 +1,6 @@
 """Make docs/images/demo.png, the picture of the README: `python docs/images/make_demo.py`.
 
-A procedural clip (scene seed 0) with its depth track, filmed again from `orbit-right:30`, four moments of it.
+A procedural clip (scene seed 0) with its depth track, filmed again from `orbit-right:30`, three moments of it.
 """
 
 import sys
@@ -15,16 +15,17 @@ import ex4d
 from ex4d.depth.result import DepthConfig
 from ex4d.io.encode_delivery import DeliveryWriter
 from ex4d.io.prior import close_prior
+from ex4d.io.video import VideoReader
 from ex4d.pipeline.sheet import write_sheet
 from ex4d.scene.clip import scene_clip
 from ex4d.scene.generate import make_scene
 
-SEED, CAM, NUM_FRAMES, NUM_ROWS = 0, "orbit-right:30", 24, 4
+SEED, CAM, NUM_FRAMES, FRAMES = 0, "orbit-right:30", 24, (8, 15, 23)
 HEIGHT, WIDTH = 288, 512
 
 
 def main(target: Path, seed: int = SEED, cam: str = CAM) -> None:
-    """Write the picture; its first row (the source view itself) is left out."""
+    """Write the picture."""
     clip = scene_clip(make_scene(seed), num_frames=NUM_FRAMES, fps=12.0, height=HEIGHT, width=WIDTH)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,15 +40,12 @@ def main(target: Path, seed: int = SEED, cam: str = CAM) -> None:
         )
         out = ex4d.run(config, folder / "out").folders[0]
         prior = ex4d.open_prior(out)
-        write_sheet(prior, folder / "sheet.png", result=out / "result.mp4", num_rows=NUM_ROWS)
+        with VideoReader(out / "result.mp4") as reader:
+            results = np.concatenate([chunk.frames for chunk in reader])
+        write_sheet(prior, folder / "sheet.png", results=dict(enumerate(results)), frames=FRAMES)
         close_prior(prior)
         sheet = Image.open(folder / "sheet.png").convert("RGB")
-    header = 18
-    row = (sheet.height - header) // NUM_ROWS
-    picture = Image.new("RGB", (sheet.width, sheet.height - row))
-    picture.paste(sheet.crop((0, 0, sheet.width, header)), (0, 0))
-    picture.paste(sheet.crop((0, header + row, sheet.width, sheet.height)), (0, header))
-    picture.quantize(256).save(target, optimize=True)
+    sheet.quantize(256).save(target, optimize=True)
 
 
 if __name__ == "__main__":

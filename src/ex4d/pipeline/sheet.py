@@ -22,16 +22,19 @@ def sheet_frames(num_frames: int, num_rows: int = NUM_ROWS) -> list[int]:
     return sorted({round(k * (num_frames - 1) / max(num_rows - 1, 1)) for k in range(num_rows)})
 
 
-def write_sheet(prior: GeometryPrior, path: Path, *, results: Mapping[int, UInt8] | None) -> None:
+def write_sheet(
+    prior: GeometryPrior, path: Path, *, results: Mapping[int, UInt8] | None, frames: Sequence[int] | None = None
+) -> None:
     """Write sheet.png.
 
     Args:
         prior: what was rendered.
         path: where to.
-        results: completed frames uint8 [H,W,3] by number, those of `sheet_frames`; None: the column is left out.
+        results: completed frames uint8 [H,W,3] by number; None: the column is left out.
+        frames: which target frames are shown; None: `sheet_frames`.
     """
     rows = []
-    for i in sheet_frames(len(prior.path)):
+    for i in sheet_frames(len(prior.path)) if frames is None else frames:
         shown = int(prior.path.source_index[i])
         source = prior.source.read(shown, shown + 1).frames[0]
         view = prior.view.read(i, i + 1)

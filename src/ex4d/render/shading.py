@@ -3,7 +3,7 @@
 import numba as nb
 import numpy as np
 
-from ex4d.render.kernels import ENTRY, INNER, f4, f8, i4, u4
+from ex4d.render.kernels import ENTRY, INNER, f4, f8, u4
 
 ON_VERTEX_PX = np.float32(1 / 512)
 """A sample this close to a vertex, in source pixels, lies on it: half a sub-pixel step."""
@@ -27,6 +27,8 @@ def show_reach(buffers, grid, rgba, reach, ring, to_source, target_k, source_k):
     # z = depth · (p x + q y + r) + s in single precision is enough to rule most samples out
     p, q = f4(to_source[2, 0] / target_k[0]), f4(to_source[2, 1] / target_k[1])
     r, s = f4(to_source[2, 2]), f4(to_source[2, 3])
+    depth = grid[2]
+    per_row = 1.0 / (cols - 1)
     for row in range(color.shape[0]):
         y = f4(row + 0.5 - target_k[3])
         for col in range(color.shape[1]):
@@ -35,20 +37,22 @@ def show_reach(buffers, grid, rgba, reach, ring, to_source, target_k, source_k):
                 continue
             z = (p * f4(col + 0.5 - target_k[2]) + q * y + r) / inv_z[row, col] + s
             second = face >= num_quads
-            quad = i4(face - num_quads) if second else i4(face)
-            i = quad // i4(cols - 1)
-            j = quad - i * i4(cols - 1)
-            vi[0], vj[0], vi[1], vj[1] = i, j + 1, i + 1, j
-            vi[2], vj[2] = (i + 1, j + 1) if second else (i, j)
+            quad = face - num_quads if second else face
+            i = int((quad + 0.5) * per_row)  # the quotient, without the cost of a division
+            j = quad - i * (cols - 1)
             slack = f4(1e-3) * z
-            near_any = False
-            for k in range(3):
-                near_any |= abs(z - grid[2, vi[k], vj[k]]) < reach[vi[k], vj[k]] + slack
+            k = 1 if second else 0
+            near_any = (
+                (abs(z - depth[i, j + 1]) < reach[i, j + 1] + slack)
+                | (abs(z - depth[i + 1, j]) < reach[i + 1, j] + slack)
+                | (abs(z - depth[i + k, j + k]) < reach[i + k, j + k] + slack)
+            )
             if near_any:
-                depth = 1.0 / f8(inv_z[row, col])
+                vi[0], vj[0], vi[1], vj[1], vi[2], vj[2] = i, j + 1, i + 1, j, i + k, j + k
+                ahead = 1.0 / f8(inv_z[row, col])
                 ray_x, ray_y = (col + 0.5 - target_k[2]) / target_k[0], (row + 0.5 - target_k[3]) / target_k[1]
                 color[row, col] = reached_color(
-                    grid, rgba, reach, vi, vj, ray_x * depth, ray_y * depth, depth, ring, to_source, source_k
+                    grid, rgba, reach, vi, vj, ray_x * ahead, ray_y * ahead, ahead, ring, to_source, source_k
                 )
 
 
