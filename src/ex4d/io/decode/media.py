@@ -59,7 +59,7 @@ class MediaSource:
     def rate(self) -> Fraction:
         """Average frames a second as the container says, 0 if it does not or the value is absurd."""
         rate = self.stream.average_rate or self.stream.guessed_rate
-        return rate if rate and 0 < rate <= 1000 else Fraction(0)
+        return Fraction(rate.numerator, rate.denominator) if rate and 0 < rate <= 1000 else Fraction(0)
 
     def seek(self, time_s: float, origin_s: float) -> None:
         """Go to the key frame before `time_s` (seconds from the first frame, which is at `origin_s`)."""
