@@ -176,8 +176,11 @@ def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, ov
     """
     if resume and overwrite:
         raise OutputError("one of --resume and --overwrite", "both", "drop one of them")
-    made_folders = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
+        made_folders = [folder for folder in (output, *output.parents) if not folder.exists()]
+        for folder in (output, *output.parents):
+            if folder.exists() and not folder.is_dir():
+                raise OutputError(f"an output folder at {output}", f"the file {folder}", "choose another folder with -o")
         output.mkdir(parents=True, exist_ok=True)
         content = sorted(entry.name for entry in output.iterdir())
     except OSError as error:
