@@ -180,7 +180,7 @@ def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, ov
         made_folders = [folder for folder in (output, *output.parents) if not folder.exists()]
         for folder in (output, *output.parents):
             if folder.exists() and not folder.is_dir():
-                raise OutputError(f"an output folder at {output}", f"the file {folder}", "choose another folder with -o")
+                raise OutputError(f"a folder at {output}", f"the file {folder}", "choose another folder with -o")
         output.mkdir(parents=True, exist_ok=True)
         content = sorted(entry.name for entry in output.iterdir())
     except OSError as error:
