@@ -10,6 +10,7 @@ the quads of the grid are then walked in order. Pixel centres are the samples. R
 - perspective-correct: weights are divided by z, nearest 1/z wins, both sides of a face are drawn;
 - a torn face has no colour, except near its vertices (`shading.show_reach`).
 
+They share one file on purpose: Numba's disk cache notices only changes of the file that an entry point is in.
 ``fastmath`` stays off: with it, a fresh and a cached process differ by 1/255 on some pixels.
 """
 
