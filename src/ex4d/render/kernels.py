@@ -55,7 +55,7 @@ class Canvas(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory of one `draw_grid`: spans float64 [2,max(H,W)], points float64 [3,7], polygon float64 [4,8]."""
+    """Working memory of one `draw_grid`: spans float64 [2,H], points float64 [3,7], polygon float64 [4,8]."""
 
     spans: Any
     points: Any
@@ -124,40 +124,34 @@ def snap_vertices(x, y, z, transform, intrinsics, near, out_x, out_y, out_inv_z,
 
 
 @nb.njit(inline="always", **INNER)
-def edge_line(px, py, qx, qy, is_owned):
-    """Where the directed edge p→q cuts sample line y: x = base + slope · y, and whether it bounds x from below.
+def edge_line(px, py, qx, qy):
+    """Where the directed edge p→q cuts sample row y: x = base + slope · y, and whether it bounds x from below.
 
     Inside is E = dx (y − py) − dy (x − px) ≥ 0 on edges that own their samples, else ≥ 1. E takes whole numbers
     only: the bound lies half way to the last one outside, where rounding cannot reach. Not for dy = 0.
     """
     dx, dy = qx - px, qy - py
-    threshold = -0.5 if is_owned else 0.5
-    return dx / dy, (dy * px - dx * py - threshold) / (dy * ONE_PX), dy < 0
+    is_left = dy < 0  # left edges own their samples
+    threshold = -0.5 if is_left else 0.5
+    return dx / dy, (dy * px - dx * py - threshold) / (dy * ONE_PX), is_left
 
 
 @nb.njit(**INNER)
 def draw_spans(canvas, spans, ax, ay, bx, by, cx, cy, za, zb, zc, ca, cb, cc, torn, face):
-    """A triangle of any size, float64 edges, one span of samples a line.
+    """A triangle of any size, float64 edges, one span of samples a row.
 
-    Lines are the rows, or the columns of a triangle that is taller than wide: a sliver (a torn wall seen from the
-    side) has few of them. Below, x runs along the line and y across, whichever way they lie.
-    spans: `Scratch.spans`; the ends of all spans are found first, in loops that vectorise.
+    spans: `Scratch.spans`. The ends of all spans are found first, in loops that vectorise: most rows of a sliver (a
+    torn wall seen from the side) hold no sample, and this is what they cost.
     """
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
     if area == 0.0:
         return
     if area < 0.0:
         bx, cx, by, cy, zb, zc, cb, cc, area = cx, bx, cy, by, zc, zb, cc, cb, -area
-    length, num_lines, step, line_step = canvas.width, canvas.height, 1, canvas.width
-    is_tall = max(ay, by, cy) - min(ay, by, cy) > max(ax, bx, cx) - min(ax, bx, cx)
-    if is_tall:
-        # mirrored: two corners change places to keep the winding
-        ax, ay, bx, by, cx, cy, zb, zc, cb, cc = ay, ax, cy, cx, by, bx, zc, zb, cc, cb
-        length, num_lines, step, line_step = num_lines, length, line_step, step
     x0 = max(math.ceil(min(ax, bx, cx) / ONE_PX), 0.0)
-    x1 = min(math.floor(max(ax, bx, cx) / ONE_PX), length - 1.0)
+    x1 = min(math.floor(max(ax, bx, cx) / ONE_PX), canvas.width - 1.0)
     y0 = i8(max(math.ceil(min(ay, by, cy) / ONE_PX), 0.0))
-    y1 = i8(min(math.floor(max(ay, by, cy) / ONE_PX), num_lines - 1.0))
+    y1 = i8(min(math.floor(max(ay, by, cy) / ONE_PX), canvas.height - 1.0))
     if x0 > x1 or y0 > y1:
         return
     lo, hi = spans[0, y0 : y1 + 1], spans[1, y0 : y1 + 1]
@@ -165,13 +159,11 @@ def draw_spans(canvas, spans, ax, ay, bx, by, cx, cy, za, zb, zc, ca, cb, cc, to
     hi[:] = x1
     for px, py, qx, qy in ((bx, by, cx, cy), (cx, cy, ax, ay), (ax, ay, bx, by)):
         if py == qy:
-            # an edge along the lines: the far one of a triangle (bottom or right) does not own its samples
+            # a bottom edge (right to left) does not own its samples
             if qx < px and y1 * ONE_PX == py:
                 y1 -= 1
             continue
-        # left edges own their samples: they go up, or, mirrored, to the right
-        is_owned = (qx > px or (qx == px and qy < py)) if is_tall else qy < py
-        slope, base, is_lower = edge_line(px, py, qx, qy, is_owned)
+        slope, base, is_lower = edge_line(px, py, qx, qy)
         if is_lower:
             for k in range(lo.size):
                 lo[k] = max(lo[k], math.ceil(base + slope * f8(y0 + k)))
@@ -181,23 +173,22 @@ def draw_spans(canvas, spans, ax, ay, bx, by, cx, cy, za, zb, zc, ca, cb, cc, to
     d0x, d0y, d1x, d1y, d2x, d2y = cx - bx, cy - by, ax - cx, ay - cy, bx - ax, by - ay
     fa, fb, fc = za / area, zb / area, zc / area
     z_buffer, colors, faces = canvas.inv_z, canvas.color, canvas.face
-    for line in range(y0, y1 + 1):
-        first, last = lo[line - y0], hi[line - y0]
+    for row in range(y0, y1 + 1):
+        first, last = lo[row - y0], hi[row - y0]
         if first > last:
             continue
-        y = f8(line) * ONE_PX
+        y = f8(row) * ONE_PX
         r0 = d0x * (y - by) + d0y * bx
         r1 = d1x * (y - cy) + d1y * cx
         r2 = d2x * (y - ay) + d2y * ax
         z_start, z_slope = r0 * fa + r1 * fb + r2 * fc, (d0y * fa + d1y * fb + d2y * fc) * ONE_PX
-        o = line * line_step + i8(first) * step
-        for k in range(i8(first), i8(last) + 1):
-            inv_z = f4(z_start - z_slope * f8(k))
-            if inv_z > z_buffer[o]:
-                x = f8(k) * ONE_PX
+        o = row * canvas.width
+        for col in range(i8(first), i8(last) + 1):
+            inv_z = f4(z_start - z_slope * f8(col))
+            if inv_z > z_buffer[o + col]:
+                x = f8(col) * ONE_PX
                 wa, wb, wc = f4((r0 - d0y * x) * fa), f4((r1 - d1y * x) * fb), f4((r2 - d2y * x) * fc)
-                put(z_buffer, colors, faces, o, inv_z, wa, wb, wc, ca, cb, cc, torn, face)
-            o += step
+                put(z_buffer, colors, faces, o + col, inv_z, wa, wb, wc, ca, cb, cc, torn, face)
 
 
 @nb.njit(**INNER)
@@ -411,7 +402,7 @@ def draw_grid(buffers, snapped, grid, rgba, quad_torn, transform, intrinsics, ne
     rows, cols = grid.shape[1], grid.shape[2]
     flat = grid.reshape(3, rows * cols)
     num_quads = (rows - 1) * (cols - 1)
-    scratch = Scratch(np.empty((2, max(height, width))), np.empty((3, 7)), np.empty((4, 8)))
+    scratch = Scratch(np.empty((2, height)), np.empty((3, 7)), np.empty((4, 8)))
     boxes, lists = np.empty((4, cols - 1), np.int32), np.empty((3, cols), np.int32)
     kinds = np.empty(cols - 1, np.uint8)
     for i in range(rows - 1):
