@@ -45,7 +45,8 @@ def test_kill_at_random_moments_then_resume(shared: Path, tmp_path: Path) -> Non
         time.sleep(moment)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        [path.name for path in out.iterdir() if path.name != ".ex4d-work"] if out.exists() else []
+        left = sorted(path.name for path in out.iterdir()) if out.exists() else []
+        print(f"kill {k} after {moment:.1f} of {duration:.1f} s; left: {', '.join(left) or 'nothing'}")  # noqa: T201
         subprocess.run(_command(clip, out, "--resume"), check=True, capture_output=True)
         got = _digest(out)
         assert got.keys() == want.keys()
