@@ -22,6 +22,7 @@ from ex4d.io.rgbd.folder import RgbdInput, open_rgbd
 from ex4d.mesh.config import GeometryConfig
 from ex4d.mesh.watertight import MeshBuilder
 from ex4d.render.rasterizer import Rasterizer
+from ex4d.scene.truth import psnr
 
 STRIDE = 4
 """The folder holds every 4th frame of the recording."""
@@ -57,11 +58,6 @@ def render_all(data: RgbdInput, offset: int) -> dict[str, list[tuple[View, np.nd
 def _splat(frame: np.ndarray, depth: np.ndarray, valid: np.ndarray, here: Camera, there: Camera) -> View:
     rgb, observed = splat_points(frame, depth, valid, here, there)
     return rgb, observed
-
-
-def psnr(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
-    """dB over the chosen pixels."""
-    return float(10 * np.log10(255**2 / np.mean((a[where].astype(np.float64) - b[where]) ** 2)))
 
 
 def main() -> int:

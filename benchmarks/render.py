@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ex4d.core.camera import Camera
-from ex4d.core.geometry import look_at
 from ex4d.core.mesh import DepthMesh
+from ex4d.demo.truth import orbit_right
 from ex4d.mesh.watertight import MeshBuilder
 from ex4d.render.rasterizer import NEAR_SHARE, Rasterizer
 from ex4d.scene.generate import default_camera, make_scene, pivot_depth
@@ -89,13 +89,6 @@ def _cpu_ms(job: Callable[[], object]) -> float:
     return 1e3 * (time.process_time() - start)
 
 
-def _orbit(source: Camera, yaw_deg: float, radius: float) -> Camera:
-    yaw = np.radians(yaw_deg)
-    eye = np.array([radius * np.sin(yaw), 0, radius - radius * np.cos(yaw)])
-    matrix = look_at(eye, np.array([0, 0, radius]))
-    return Camera(K=source.K, world_to_camera=matrix, height=source.height, width=source.width)
-
-
 def measure(height: int, width: int, num_frames: int) -> None:
     """Print one row a yaw for this frame size."""
     try:
@@ -109,7 +102,7 @@ def measure(height: int, width: int, num_frames: int) -> None:
         ours: list[float] = []
         theirs: list[float] = []
         for i, frame in enumerate([frames[0], *frames]):  # the first one warms up compilation and drivers
-            target = _orbit(frame[3], yaw_deg, pivot_depth(frame[1].astype(np.float64)))
+            target = orbit_right(frame[3], yaw_deg, pivot_depth(frame[1].astype(np.float64)))
             spent = _cpu_ms(lambda frame=frame, target=target: rasterizer.render(builder.build(*frame), target))
             peer_spent = 0.0
             if peer:

@@ -39,9 +39,8 @@ class DepthMesh:
             the first of another; the surfaces themselves end somewhere in between.
         texture: uint8 [H,W,3], the source frame.
         source: the camera that saw the frame.
-        ring: 1 if the grid carries a ring of vertices outside the frame (GH = H+2), else 0 (GH = H).
-        vertex_offset_px: where in its pixel a vertex lies: 0.5 (centre; default geometry) or
-            0.0 (corner; official geometry).
+        ring: 1 if the grid carries a ring of vertices outside the frame (GH = H+2; default geometry, vertices at
+            pixel centres), else 0 (GH = H; official geometry, vertices at pixel corners).
     """
 
     grid: Float32
@@ -51,7 +50,6 @@ class DepthMesh:
     texture: UInt8
     source: Camera
     ring: int
-    vertex_offset_px: float
 
     def __post_init__(self) -> None:
         check_array("DepthMesh.grid", self.grid, np.float32, (3, None, None))

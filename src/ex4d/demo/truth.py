@@ -15,7 +15,7 @@ from ex4d.mesh.watertight import build_mesh
 from ex4d.render.rasterizer import render_mesh
 from ex4d.scene.clip import scene_clip
 from ex4d.scene.generate import make_scene, pivot_depth
-from ex4d.scene.truth import ViewTruth, view_truth
+from ex4d.scene.truth import ViewTruth, iou, psnr, share, view_truth
 
 YAWS_DEG = (30.0, 60.0, 90.0)
 METHODS = ("default", "official", "point splat")
@@ -84,23 +84,15 @@ def orbit_right(source: Camera, yaw_deg: float, pivot: float) -> Camera:
 
 
 def _compare(seed: int, yaw_deg: float, method: str, rgb: UInt8, observed: Bool, truth: ViewTruth) -> TruthRow:
-    both = observed & truth.visible
-    error = rgb[both].astype(np.float64) - truth.rgb[both]
-    mse = float(np.mean(error**2)) if error.size else math.nan
     return TruthRow(
         seed=seed,
         yaw_deg=yaw_deg,
         method=method,
-        iou=_ratio(observed & truth.provable, observed | truth.provable),
-        visible_share=_ratio(both, observed),
-        psnr_db=math.inf if mse == 0 else 10 * math.log10(255**2 / mse),
-        recall=_ratio(both, truth.visible),
+        iou=iou(observed, truth.provable),
+        visible_share=share(observed, truth.visible),
+        psnr_db=psnr(rgb, truth.rgb, observed & truth.visible),
+        recall=share(truth.visible, observed),
     )
-
-
-def _ratio(part: Bool, whole: Bool) -> float:
-    """Share of two counts; 1 where there is nothing to get wrong."""
-    return float(np.count_nonzero(part) / max(np.count_nonzero(whole), 1)) if whole.any() else 1.0
 
 
 def format_rows(rows: Sequence[TruthRow]) -> str:

@@ -37,7 +37,11 @@ def output_size(header: FrameHeader, *, max_side: int | None, size: tuple[int, i
     """(H, W) to deliver: `size` if given, else the display size, shrunk so that no side exceeds `max_side`."""
     if size is not None:
         return size
-    height, width = display_size(header)
+    return shrunk_size(*display_size(header), max_side)
+
+
+def shrunk_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """(H, W) shrunk, at the same aspect, so that no side exceeds `max_side`; unchanged where none does."""
     longest = max(height, width)
     if max_side is None or longest <= max_side:
         return height, width

@@ -9,8 +9,6 @@ GeometryName = Literal["default", "official"]
 
 OFFICIAL_RING_DEPTH = 100.0
 """Depth of the border ring in the official release, scene units."""
-OFFICIAL_FOCAL_PX = 500.0
-"""Focal length of the official release, px, at any resolution."""
 OFFICIAL_TEAR_ANGLE_DEG = 2.5
 """A face with a smaller angle than this is torn in the official release."""
 RING_FACTOR = 2.0

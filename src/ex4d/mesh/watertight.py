@@ -34,10 +34,7 @@ class MeshBuilder:
             ValueError: arrays of another shape or type than the camera's frame has, or a valid depth that is not
                 finite and > 0.
         """
-        _check(frame, depth, valid, source)
-        if not valid.any():
-            raise DepthError("a frame with at least one valid depth", "none", "check the depth source")
-        all_valid = bool(valid.all())
+        all_valid = _check(frame, depth, valid, source)
         if not all_valid:
             filled = np.empty_like(depth)
             kernels.fill_invalid(depth, valid, filled)
@@ -62,7 +59,6 @@ class MeshBuilder:
             texture=frame,
             source=source,
             ring=ring,
-            vertex_offset_px=offset_px,
         )
 
     def _tear(self, grid: Float32, valid: Bool, all_valid: bool, ring: int) -> UInt8:
@@ -93,15 +89,19 @@ def build_mesh(
     return MeshBuilder(config).build(frame, depth, valid, source)
 
 
-def _check(frame: UInt8, depth: Float32, valid: Bool, source: Camera) -> None:
-    """The kernels check no bounds: nothing of another shape may reach them."""
+def _check(frame: UInt8, depth: Float32, valid: Bool, source: Camera) -> bool:
+    """Whether all depth is valid. The kernels check no bounds: nothing of another shape may reach them."""
     size = (source.height, source.width)
     check_array("build_mesh.frame", frame, np.uint8, (*size, 3))
     check_array("build_mesh.depth", depth, np.float32, size)
     check_array("build_mesh.valid", valid, np.bool_, size)
-    known = depth if valid.all() else depth[valid]
-    if known.size and not (known.min() > 0 and np.isfinite(known.max())):
+    all_valid = bool(valid.all())
+    known = depth if all_valid else depth[valid]
+    if not known.size:
+        raise DepthError("a frame with at least one valid depth", "none", "check the depth source")
+    if not (known.min() > 0 and np.isfinite(known.max())):
         raise ValueError("build_mesh.depth: expected finite depths > 0 where valid")
+    return all_valid
 
 
 def _vertex_colors(frame: UInt8, quad_torn: UInt8, ring: int) -> UInt8:

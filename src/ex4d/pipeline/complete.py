@@ -20,6 +20,7 @@ from ex4d.pipeline.config import RunConfig, config_from_dict
 from ex4d.pipeline.progress import Reporter, timed_stage
 from ex4d.pipeline.recon import num_threads
 from ex4d.pipeline.sheet import sheet_frames, write_sheet
+from ex4d.pipeline.view import keeps_time
 
 FILL_NOTICE = (
     "result.mp4 is a preview: unobserved areas are filled from other frames and from their surroundings, not generated"
@@ -41,7 +42,7 @@ def fill_result(
         path,
         fill=config.fill,
         geometry=config.geometry,
-        audio=audio if _keeps_time(prior) else None,
+        audio=audio if keeps_time(prior.source, prior.path) else None,
         reporter=reporter,
         timings=timings,
     )
@@ -89,7 +90,7 @@ def _fill(
         path,
         height=prior.view.height,
         width=prior.view.width,
-        fps=_rate(prior),
+        fps=Fraction(str(prior.info["fps"])),
         audio_from=audio[0] if audio else None,
         audio_start_s=audio[1] if audio else 0.0,
     )
@@ -112,12 +113,3 @@ def _fill(
         "notices": notices,
     }
     return record, shown
-
-
-def _keeps_time(prior: GeometryPrior) -> bool:
-    """Whether every source frame is shown once, at its own time: only then does its sound fit."""
-    return np.array_equal(prior.path.source_index, np.arange(prior.source.num_frames))
-
-
-def _rate(prior: GeometryPrior) -> Fraction:
-    return Fraction(str(prior.info["fps"]))

@@ -20,7 +20,7 @@ from ex4d.io.depth.images import list_depth_images
 from ex4d.io.encode import LosslessWriter
 from ex4d.io.rgbd.folder import DEFAULT_MAX_DEPTH_M, RgbdInput, is_rgbd_folder, open_rgbd
 from ex4d.io.video import VideoReader, VideoSelection, probe_video
-from ex4d.io.video_frames import resize
+from ex4d.io.video_frames import resize, shrunk_size
 from ex4d.io.video_lossless import VideoClip
 from ex4d.pipeline.config import ClipConfig, RunConfig
 from ex4d.pipeline.plan import is_camera_file
@@ -47,7 +47,6 @@ class WorkingSource:
         rgbd: the recording it comes from, where it is one.
         audio: (file, seconds into it) where there is sound to copy.
         is_still: whether the input is one picture.
-        notices: what was changed on reading.
     """
 
     clip: VideoClip
@@ -56,7 +55,6 @@ class WorkingSource:
     rgbd: RgbdInput | None
     audio: tuple[Path, float] | None
     is_still: bool
-    notices: tuple[str, ...]
 
 
 def describe_input(config: RunConfig) -> dict[str, str]:
@@ -162,7 +160,6 @@ def ingest(config: RunConfig, workspace: Workspace, reporter: Reporter, timings:
         rgbd=rgbd,
         audio=(path, float(record["start_s"])) if record["has_audio"] else None,
         is_still=record["is_still"],
-        notices=tuple(record["notices"]),
     )
 
 
@@ -208,7 +205,7 @@ def _decode_rgbd(
     video = rgbd.video
     chosen = _select_times(video.timestamps_s, config.clip)
     times, index = [time for time, _ in chosen], [frame for _, frame in chosen]
-    height, width = _fit(video.height, video.width, config.clip.max_side)
+    height, width = shrunk_size(video.height, video.width, config.clip.max_side)
     fps = _average_rate(times)
 
     def chunks() -> Iterator[Video]:
@@ -259,13 +256,6 @@ def _average_rate(times: list[float]) -> Fraction:
     if len(times) < 2 or times[-1] <= times[0]:
         return STILL_FPS
     return Fraction((len(times) - 1) / (times[-1] - times[0])).limit_denominator(1001)
-
-
-def _fit(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    if max_side is None or max(height, width) <= max_side:
-        return height, width
-    scale = max_side / max(height, width)
-    return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
 def _official_size(path: Path, config: RunConfig) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,32 +106,28 @@ def plan_cameras(
     reporter.note(f"pivot at depth {pivot:.3f} {unit} (--pivot {config.camera.pivot})")
     planned: list[PlannedCamera] = []
     for spec in config.camera.cam:
-        path = _build(spec, request, reporter)
-        if not _is_absolute(spec):
+        path, is_absolute = _build(spec, request, reporter)
+        if not is_absolute:
             path = _follow_source(path, source_path, config.camera.motion)
         planned.append(PlannedCamera(slug=_slug(spec), path=path))
     return planned
 
 
-def _is_absolute(spec: str) -> bool:
-    """Camera files hold cameras in the world of source frame 0; presets and keyframes, offsets from the source view."""
-    if not is_camera_file(spec):
-        return False
-    file = Path(spec)
-    return file.suffix.lower() != ".json" or "keyframes" not in read_json_object(file)
+def _build(spec: str, request: PathRequest, reporter: Reporter) -> tuple[CameraPath, bool]:
+    """The path of a --cam, and whether it is absolute.
 
-
-def _build(spec: str, request: PathRequest, reporter: Reporter) -> CameraPath:
+    Camera files hold cameras in the world of source frame 0; presets and keyframes are offsets from the source view.
+    """
     if not is_camera_file(spec):
         for notice in path_notices(spec, request):
             reporter.note(notice)
-        return build_path(spec, request)
+        return build_path(spec, request), False
     file = Path(spec)
-    if not _is_absolute(spec):
+    if file.suffix.lower() == ".json" and "keyframes" in read_json_object(file):
         keyframes = read_keyframes(file)
         for notice in keyframes.notices:
             reporter.note(notice)
-        return build_keyframe_path(keyframes, request)
+        return build_keyframe_path(keyframes, request), False
     loaded = read_cameras(file, height=request.height, width=request.width)
     for notice in loaded.notices:
         reporter.note(notice)
@@ -141,13 +137,7 @@ def _build(spec: str, request: PathRequest, reporter: Reporter) -> CameraPath:
             str(len(loaded.path)),
             "choose frames with --frames A:B, or --freeze FRAME --num-frames N",
         )
-    return CameraPath(
-        K=loaded.path.K,
-        world_to_camera=loaded.path.world_to_camera,
-        source_index=request.source_index,
-        height=request.height,
-        width=request.width,
-    )
+    return replace(loaded.path, source_index=request.source_index), True
 
 
 def _follow_source(path: CameraPath, source_path: CameraPath, motion: Motion) -> CameraPath:

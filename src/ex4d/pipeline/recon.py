@@ -143,9 +143,7 @@ def render_camera(
         for view in views:
             writers.write(view, z_min)
             coverage += view.observed.mean(axis=(1, 2), dtype=np.float64).tolist()
-            saturated += int(
-                np.count_nonzero(view.observed & (view.depth < np.float32(z_min * (1 - 1e-5))) & (view.depth > 0))
-            )
+            saturated += int(np.count_nonzero((view.depth > 0) & (view.depth < np.float32(z_min * (1 - 1e-5)))))
             reporter.advance(len(view))
     _write_meshes(config, source, geometry, planned, workspace, folder)
     times = output_times(source.clip, planned.path, float(source.fps))

@@ -73,9 +73,12 @@ def render_view(
 
 def output_times(source: Clip[Video], path: CameraPath, fps: float) -> np.ndarray:
     """float64 [N]: the source's own times where every frame is shown once, else a constant rate."""
-    if np.array_equal(path.source_index, np.arange(source.num_frames)):
-        return source.timestamps_s
-    return np.arange(len(path)) / fps
+    return source.timestamps_s if keeps_time(source, path) else np.arange(len(path)) / fps
+
+
+def keeps_time(source: Clip[Video], path: CameraPath) -> bool:
+    """Whether every source frame is shown once, at its own time: only then do its timestamps and its sound fit."""
+    return np.array_equal(path.source_index, np.arange(source.num_frames))
 
 
 def _read_shown(

@@ -7,6 +7,7 @@ import numpy as np
 
 from ex4d.core.arrays import Bool, Float32, Float64, Int64, check_array
 from ex4d.core.camera import CameraPath
+from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthScale
 from ex4d.errors import DepthError
 from ex4d.io.rgbd.poses import select_path
@@ -66,20 +67,8 @@ class DepthFrames(Protocol):
         ...
 
 
-class RawDepthSource(Protocol):
+class RawDepthSource(Clip[RawDepth], Protocol):
     """A clip of `RawDepth` and what is known about all of it: what estimators and `open_depth` return."""
-
-    @property
-    def num_frames(self) -> int: ...
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def timestamps_s(self) -> Float64: ...
 
     @property
     def kind(self) -> DepthKind: ...
@@ -102,8 +91,6 @@ class RawDepthSource(Protocol):
 
     @property
     def notices(self) -> tuple[str, ...]: ...
-
-    def read(self, start: int, stop: int) -> RawDepth: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
