@@ -33,6 +33,8 @@ bench: dev
 	$(RUN) benchmarks/recon.py
 	$(RUN) benchmarks/novel_view.py
 	$(RUN) benchmarks/demo_truth.py
+	$(RUN) benchmarks/diffusion_deviations.py
+	$(RUN) benchmarks/view_deviations.py
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'ex4d needs Python 3.11 or newer (3.12+ is safer: newer FFmpeg); got ' + sys.version.split()[0] + '. Try: make PYTHON=python3.12 demo')"
@@ -42,7 +44,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[exr]' --group test
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[exr,gen,quant]' --group test
 	touch $@
 
 clean:

@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,33 @@ from ex4d.io.cameras.own_json import cameras_from_dict
 from ex4d.io.decode.limits import DecodeLimits
 from ex4d.io.encode_delivery import DeliveryWriter
 from ex4d.io.intrinsics import PixelConvention, to_corner_origin
+from ex4d.model.config import GenerateConfig
+from ex4d.model.estimates import PLANS, Workload, estimate
+from ex4d.model.memory import DOWNWARDS, Machine, choose_plan
+from ex4d.model.presets import PRESETS as GENERATION_PRESETS
+from ex4d.pipeline.generate_folder import generate_folder
+from ex4d.pipeline.generation_request import GenerationRequest
+from ex4d.pipeline.progress import SilentReporter
 from ex4d.scene.clip import scene_clip
 from ex4d.scene.generate import make_scene
 
 REPO = Path(__file__).resolve().parents[1]
 PAGES = sorted(REPO.glob("*.md")) + sorted((REPO / "docs").glob("*.md"))
 IDS = [page.relative_to(REPO).as_posix() for page in PAGES]
-FOREIGN_FLAGS = {"--pythonpath"}
+FOREIGN_FLAGS = {"--pythonpath", *(f"--{name}" for name in ("no-deps", "no-index", "only-binary", "target"))}
+FOREIGN_FLAGS |= {"--platform", "--python-version"}
 """Flags of other programs that the pages may mention."""
+WEIGHTS_ACTIONS = ("list", "pull", "verify", "convert")
+MEMORY_COLUMNS = ((49, 512, 512), (81, 480, 832), (81, 720, 1280))
+"""Windows (frames, height, width) of the memory table in docs/generate.md."""
 
 EXPECTED_PAGES = {
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    *(f"docs/{name}.md" for name in ("architecture", "cameras", "conventions", "depth", "fidelity", "prior_folder")),
+    *(f"docs/{name}.md" for name in ("architecture", "benchmarks", "cameras", "conventions", "depth", "fidelity")),
+    *(f"docs/{name}.md" for name in ("generate", "prior_folder")),
 }
 
 
@@ -130,17 +143,18 @@ def flags() -> dict[str, set[str]]:
     import io
 
     found: dict[str, set[str]] = {}
-    for command in COMMANDS:
+    for words in [*([command] for command in COMMANDS), *(["weights", action] for action in WEIGHTS_ACTIONS)]:
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            assert main([command, "--help"]) == 0
+            assert main([*words, "--help"]) == 0
         options = out.getvalue().partition("camera presets")[0]
-        found[command] = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", options))
+        found.setdefault(words[0], set()).update(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", options))
     return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_flags_exist(page: Path, flags: dict[str, set[str]]) -> None:
-    known = set.union(*flags.values()) | FOREIGN_FLAGS | {"--version"}
+    scripts = "".join(file.read_text("utf-8") for file in REPO.glob("benchmarks/*.py"))
+    known = set.union(*flags.values()) | FOREIGN_FLAGS | {"--version"} | set(re.findall(r'"(--[a-z-]+)"', scripts))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]*", re.sub(r"<!--.*?-->", "", page.read_text("utf-8"))))
     assert named <= known
 
@@ -261,6 +275,66 @@ def test_every_file_and_field_of_a_prior_folder_is_documented(folder: Path) -> N
     names |= {f"{group}.{name}" for group in ("input", "depth", "z_min") for name in info[group]}
     documented = set(re.findall(r"`([\w.]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
     assert names <= documented
+
+
+def test_every_setting_of_generation_is_explained(flags: dict[str, set[str]]) -> None:
+    text = read("docs/generate.md") + read("docs/fidelity.md")
+    own = flags["generate"] - flags["doctor"] - {"-o", "--output-dir", "--overwrite"}
+    assert {flag for flag in own if not re.search(rf"{flag}\b", text)} == set()
+
+
+def test_memory_table_is_what_is_estimated() -> None:
+    page = read("docs/generate.md")
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*((?:\|[^|\n]*){4})\|$", page, re.MULTILINE))
+    for name in DOWNWARDS:
+        *peaks, host = (cell.strip() for cell in rows[name].strip("|").split("|"))
+        for (frames, height, width), peak in zip(MEMORY_COLUMNS, peaks, strict=True):
+            work = Workload(num_frames=frames, height=height, width=width, text_cached=True)
+            whole, tiled = (estimate(replace(PLANS[name], vae_tiling=tiling), work) for tiling in (False, True))
+            assert peak == f"{whole.peak_gib:.1f} / {tiled.peak_gib:.1f}"
+            assert host == f"{whole.host_gib:.0f}"
+
+
+@pytest.mark.parametrize(
+    ("vram_gib", "gguf_gib", "plan"),
+    [(80, None, "bf16"), (48, None, "bf16"), (24, None, "fp8"), (16, None, "offload"), (12, None, "offload"),
+     (8, None, "offload"), (24, 9.4, "fp8"), (16, 9.4, "gguf"), (12, 9.4, "gguf"), (8, 9.4, "offload")],
+)  # fmt: skip
+def test_plans_that_the_page_names_for_a_gpu(vram_gib: float, gguf_gib: float | None, plan: str) -> None:
+    unavailable: dict[Any, str] = {} if gguf_gib else {"gguf": "no file"}
+    machine = Machine(
+        device="cuda", total_gib=vram_gib, free_gib=vram_gib, host_gib=64, gguf_gib=gguf_gib, unavailable=unavailable
+    )
+    assert choose_plan(machine, Workload(num_frames=49, height=512, width=512)).plan.name == plan
+
+
+def test_presets_are_those_of_the_code() -> None:
+    words = {True: ("fused", "yes"), False: ("beside", "no")}
+    for name, preset in GENERATION_PRESETS.items():
+        config = GenerateConfig(preset=name)
+        scale = config.effective_guidance_scale
+        row = [str(config.num_inference_steps), f"{scale:g}" if scale > 1 else "none"]
+        row += [words[preset.fuse_lora][0], words[preset.compile][1], preset.cache]
+        assert f"| `{name}` | {' | '.join(row)} |" in read("docs/generate.md")
+
+
+def test_generation_code_runs(folder: Path) -> None:
+    table, pipeline = blocks(read("docs/generate.md"), "python")
+    run_block(table, folder)
+    scope = run_block(pipeline, folder)
+    assert scope["result"].frames.shape == (5, 48, 64, 3)
+
+
+def test_every_field_of_config_json_is_documented(folder: Path) -> None:
+    output = folder / "generated"
+    request = GenerationRequest(prior=str(folder / "out"), generate=GenerateConfig(weights="tiny", size="32x48"))
+    generate_folder(request, output, reporter=SilentReporter())
+    text = read("docs/prior_folder.md")
+    info = json.loads((output / "config.json").read_text("utf-8"))
+    names = {*info, *(f"result.{name}" for name in info["result"])}
+    documented = set(re.findall(r"`([\w.]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
+    assert names <= documented
+    assert {path.name for path in output.iterdir()} == {"result.mp4", "sheet.png", "timings.json", "config.json"}
 
 
 def test_picture_is_small_enough() -> None:

@@ -16,6 +16,10 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "02_mesh_from_one_frame.py": (["--size", "64x48"], ["frame.glb", "frame.ply"]),
     "03_own_camera_path.py": (["--num-frames", "3", "--size", "64x48"], ["my_path.mp4", "my_path.json"]),
+    "04_generate_from_a_prior.py": (
+        ["--num-frames", "3", "--size", "64x48"],
+        ["prior/prior.json", "generated/result.mp4", "generated/config.json", "generated/sheet.png"],
+    ),
 }
 """Arguments, and the files that must be there afterwards."""
 

@@ -4,8 +4,9 @@ Public names are resolved on first use: ``import ex4d`` loads neither torch, num
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from ex4d.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ex4d.camera.build import build_path
@@ -21,14 +22,11 @@ if TYPE_CHECKING:
     from ex4d.io.prior import open_prior
     from ex4d.mesh.config import GeometryConfig
     from ex4d.mesh.watertight import build_mesh
+    from ex4d.model.config import GenerateConfig
+    from ex4d.model.wan_pipeline import EX4DPipeline
     from ex4d.pipeline.config import CameraConfig, ClipConfig, RunConfig
     from ex4d.pipeline.run import RunResult, run
     from ex4d.render.rasterizer import render_mesh
-
-try:
-    __version__ = version("ex4d")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
 
 _HOMES = {
     "ArrayClip": "ex4d.core.clip",
@@ -40,7 +38,9 @@ _HOMES = {
     "DepthConfig": "ex4d.depth.result",
     "DepthMesh": "ex4d.core.mesh",
     "DepthVideo": "ex4d.core.depth",
+    "EX4DPipeline": "ex4d.model.wan_pipeline",
     "Ex4dError": "ex4d.errors",
+    "GenerateConfig": "ex4d.model.config",
     "GeometryConfig": "ex4d.mesh.config",
     "GeometryPrior": "ex4d.core.view",
     "PathRequest": "ex4d.camera.config",
@@ -65,7 +65,9 @@ __all__ = [
     "DepthConfig",
     "DepthMesh",
     "DepthVideo",
+    "EX4DPipeline",
     "Ex4dError",
+    "GenerateConfig",
     "GeometryConfig",
     "GeometryPrior",
     "PathRequest",

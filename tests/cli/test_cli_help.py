@@ -23,9 +23,20 @@ RECON_FLAGS = [
     "--no-cache", "--num-frames", "--official-files", "--output-dir", "--overwrite", "--pivot", "--resume",
     "--save-mesh", "--seed", "--start", "--supersample", "--tear-angle-deg", "--tear-disparity-jump",
 ]  # fmt: skip
+MODEL_FLAGS = [
+    "--adapter", "--attention", "--cache", "--compile", "--erode-px", "--fuse-lora", "--guidance-scale", "--max-vram",
+    "--negative-prompt", "--no-fallback", "--no-mask-quirk", "--output-size", "--overlap-frames", "--plan", "--preset",
+    "--prompt", "--shift", "--size", "--square", "--steps", "--tile", "--vae-dtype", "--weights", "--window-frames",
+]  # fmt: skip
+GENERATE_FLAGS = [
+    "--color-video", "--from", "--gpus", "--help", "--mask-video", "--output-dir", "--output-video", "--overwrite",
+    "--preview-every", "--resume", "--seed",
+]  # fmt: skip
 FLAGS = {
-    "run": sorted([*RECON_FLAGS, "--generator"]),
+    "run": sorted([*RECON_FLAGS, *MODEL_FLAGS, "--generator"]),
     "recon": RECON_FLAGS,
+    "generate": sorted([*GENERATE_FLAGS, *MODEL_FLAGS]),
+    "weights": ["--help"],
     "fill": [
         "--color-tolerance",
         "--depth-tolerance",
@@ -54,7 +65,7 @@ def test_flags_of_each_command(command: str, capsys: pytest.CaptureFixture[str])
     # rows of the table start with a border (a space where it cannot be drawn); continuation rows are indented
     table = [line for line in shown.out.splitlines() if re.match(r"[│| ] -", line)]
     assert sorted({flag for line in table for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", line)}) == FLAGS[command]
-    if command in ("run", "recon", "demo"):
+    if command in ("run", "recon", "generate", "demo"):
         assert any("-o FOLDER, --output-dir FOLDER" in line for line in table)
 
 
@@ -80,9 +91,9 @@ def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from ex4d.cli.main import main\n"
         "for words in (['--help'], ['run', '--help'], ['recon', '--help'], ['fill', '--help'], ['demo', '--help'],\n"
-        "              ['doctor', '--help'], ['--version']):\n"
+        "              ['generate', '--help'], ['weights', '--help'], ['doctor', '--help'], ['--version']):\n"
         "    assert main(words) == 0\n"
-        "heavy = {'numba', 'cv2', 'av', 'torch', 'PIL', 'trimesh', 'OpenEXR'} & set(sys.modules)\n"
+        "heavy = {'numba', 'cv2', 'av', 'torch', 'diffusers', 'PIL', 'trimesh', 'OpenEXR'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

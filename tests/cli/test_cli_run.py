@@ -124,7 +124,7 @@ def test_interrupted_then_resumed_is_the_same(
 def stop_at(name: str):
     """A `begin` that stands for Ctrl-C at the start of a stage."""
 
-    def begin(reporter: ConsoleReporter, stage: str, total: int | None) -> None:
+    def begin(reporter: ConsoleReporter, stage: str, total: int | None, unit: str = "frames") -> None:
         if stage == name:
             raise KeyboardInterrupt
 

@@ -179,7 +179,7 @@ def test_resume_refuses_another_request(media: tuple[Path, Path], tmp_path: Path
         def advance(self, count: int = 1) -> None: ...
         def end(self) -> None: ...
 
-        def begin(self, stage: str, total: int | None) -> None:
+        def begin(self, stage: str, total: int | None, unit: str = "frames") -> None:
             if stage.startswith("render"):
                 raise Stop
 

@@ -59,6 +59,8 @@ def run_checks() -> Iterator[Check]:
         ("disk", _disk),
         ("EXR", _exr),
         ("torch", _torch),
+        ("generation", _generation),
+        ("weights", _weights),
         ("depth", _depth),
         ("depth cache", _depth_cache),
         ("encode, decode", _coding),
@@ -159,11 +161,39 @@ def _exr() -> Check:
 
 def _torch() -> Check:
     if importlib.util.find_spec("torch") is None:
-        return Check(name="torch", state="ok", text="not installed: only needed for diffusion")
-    import torch  # pyright: ignore[reportMissingImports]
+        return Check(
+            name="torch", state="ok", text="not installed: only needed for generation (pip install 'ex4d[gen]')"
+        )
+    import torch
 
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return Check(name="torch", state="ok", text=f"{torch.__version__}, {gpu}")
+    if not torch.cuda.is_available():
+        return Check(name="torch", state="ok", text=f"{torch.__version__}, no GPU")
+    free, total = torch.cuda.mem_get_info(0)
+    memory = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
+    return Check(name="torch", state="ok", text=f"{torch.__version__}, {torch.cuda.get_device_name(0)}, {memory}")
+
+
+def _generation() -> Check:
+    """The packages of the extras, by name and version."""
+    from ex4d.pipeline.generation_setup import PACKAGES
+
+    found = {name: _installed(name) for name in (*PACKAGES, "torchao", "gguf")}
+    missing = [name for name in PACKAGES if found[name] is None]
+    if missing:
+        text = f"not for `ex4d generate`: {', '.join(missing)} missing (pip install 'ex4d[gen]')"
+        return Check(name="generation", state="note", text=text)
+    said = ", ".join(f"{name} {version}" for name, version in found.items() if version and name != "torch")
+    without = [name for name in ("torchao", "gguf") if found[name] is None]
+    less = f"; without {', '.join(without)} (ex4d[quant]) some memory plans are missing" if without else ""
+    return Check(name="generation", state="ok", text=said + less)
+
+
+def _weights() -> Check:
+    from ex4d.weights.folders import weights_root
+    from ex4d.weights.registry import ENTRIES, is_pulled
+
+    pulled = [name for name, entry in ENTRIES.items() if is_pulled(entry)]
+    return Check(name="weights", state="ok", text=f"{', '.join(pulled) or 'none pulled'}, in {weights_root()}")
 
 
 def _depth() -> Check:

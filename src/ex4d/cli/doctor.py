@@ -12,7 +12,9 @@ class DoctorOptions:
         import sys
 
         from ex4d.cli.checks import run_checks
+        from ex4d.cli.quiet import quiet_libraries
 
+        quiet_libraries()
         failed = 0
         for check in run_checks():
             sys.stdout.write(f"{check.line()}\n")

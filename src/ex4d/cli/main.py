@@ -12,10 +12,12 @@ from ex4d.cli.demo import DemoOptions
 from ex4d.cli.doctor import DoctorOptions
 from ex4d.cli.failures import guarded
 from ex4d.cli.fill import FillOptions
+from ex4d.cli.generate import GenerateOptions
 from ex4d.cli.help_text import DESCRIPTION, epilog, is_help
 from ex4d.cli.options import ReconOptions
 from ex4d.cli.recon import ReconCommand
 from ex4d.cli.run import RunCommand
+from ex4d.cli.weights import WeightsCommand
 from ex4d.errors import InputError
 
 PROG = "ex4d"
@@ -33,6 +35,8 @@ COMMANDS: dict[str, type[Command]] = {
     "run": RunCommand,
     "recon": ReconCommand,
     "fill": FillOptions,
+    "generate": GenerateOptions,
+    "weights": WeightsCommand,
     "demo": DemoOptions,
     "doctor": DoctorOptions,
 }
@@ -79,7 +83,7 @@ def parse(words: Sequence[str]) -> Command:
         if any("\ud800" <= character <= "\udfff" for character in word):
             raise InputError("names in valid UTF-8", ascii(word), "rename the file or folder")
     options = _parse(words, {})
-    if isinstance(options, ReconOptions) and options.from_ is not None:
+    if isinstance(options, ReconOptions | GenerateOptions) and options.from_ is not None:
         repeated = type(options).repeating(options.from_)
         return _parse(words, {type(options): repeated})
     return options

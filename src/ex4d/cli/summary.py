@@ -51,7 +51,14 @@ def _camera_lines(folder: Path, info: Mapping[str, Any]) -> Iterator[str]:
         f"observed {100 * coverage.mean():.1f} % on average, at least {100 * coverage[worst]:.1f} % (frame {worst})"
     )
     completed = info.get("result")
-    if completed:
+    if completed and completed["generator"] == "wan":
+        windows = completed["windows"]
+        count = "1 window" if len(windows) == 1 else f"{len(windows)} windows"
+        yield (
+            f"    generated at {completed['width']}x{completed['height']} in {count}, "
+            f"{completed['settings']['weights']} weights, plan {completed.get('plan') or windows[-1]['plan']}"
+        )
+    elif completed:
         yield (
             f"    filled from other frames {100 * completed['from_other_frames_mean']:.1f} %, "
             f"from surroundings {100 * completed['from_surroundings_mean']:.1f} % (a preview, not generated)"

@@ -7,7 +7,6 @@ its sky bits where the estimator knows the sky), and a blake2b digest of all tha
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from ex4d.depth.estimator import DepthEstimator
 from ex4d.errors import DepthError, OutputError
 from ex4d.io.atomic import atomic_path
 from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthSource, check_declared_size
+from ex4d.weights.folders import cache_root
 
 _MAGIC = b"EX4D-DEPTH-1\n"
 _DIGEST_BYTES = 32
@@ -33,18 +33,8 @@ MAX_CACHE_BYTES = 20 << 30
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where cached depth lies: ``EX4D_CACHE``, else the platform's user cache folder, then ``depth``."""
-    env = os.environ if environ is None else environ
-    if env.get("EX4D_CACHE"):
-        return Path(env["EX4D_CACHE"]) / "depth"
-    home = Path.home()
-    if sys.platform == "win32":
-        root = Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = home / "Library" / "Caches"
-    else:
-        root = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
-    return root / "ex4d" / "depth"
+    """Where cached depth lies: ``depth`` in `cache_root`."""
+    return cache_root(environ) / "depth"
 
 
 def hash_clip(source: Clip[Video]) -> str:

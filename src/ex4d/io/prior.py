@@ -164,6 +164,8 @@ def _check_info(data: Mapping[str, Any], *, is_stored: bool) -> None:
             raise ValueError(f"{name} are not increasing times")
     if not 0 < float(Fraction(data["fps"])) <= 100_000:
         raise ValueError(f"fps = {data['fps']!r}")
+    if type(data["seed"]) is not int:
+        raise ValueError(f"seed = {data['seed']!r}")
     if data["depth"]["scale"] not in ("metric", "relative"):
         raise ValueError(f"depth.scale = {data['depth']['scale']!r}")
     coverage = np.array(data["coverage"], np.float64)

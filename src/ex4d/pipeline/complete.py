@@ -1,5 +1,6 @@
 """Prior → finished video, by the generator the config names; for a run in progress or a folder on disk."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,14 @@ from ex4d.io.encode_delivery import DeliveryWriter
 from ex4d.io.prior import close_prior, open_prior, write_prior_json
 from ex4d.mesh.config import GeometryConfig
 from ex4d.pipeline.config import RunConfig, config_from_dict
+from ex4d.pipeline.generate import run_job
+from ex4d.pipeline.generation_job import plan_job
+from ex4d.pipeline.ingest import hash_path
 from ex4d.pipeline.progress import Reporter, timed_stage
 from ex4d.pipeline.recon import num_threads
 from ex4d.pipeline.sheet import sheet_frames, write_sheet
 from ex4d.pipeline.view import keeps_time
+from ex4d.pipeline.window_source import PriorSource
 
 FILL_NOTICE = (
     "result.mp4 is a preview: unobserved areas are filled from other frames and from their surroundings, not generated"
@@ -35,17 +40,55 @@ def fill_result(
     audio: tuple[Path, float] | None,
     reporter: Reporter,
     timings: dict[str, float],
-) -> tuple[dict[str, Any], dict[int, UInt8]]:
+) -> tuple[dict[str, Any], Mapping[int, UInt8]]:
     """Write result.mp4; returns what prior.json says of it (shares, settings, notices) and the sheet's frames."""
     return _fill(
         prior,
         path,
         fill=config.fill,
         geometry=config.geometry,
-        audio=audio if keeps_time(prior.source, prior.path) else None,
+        audio=audio,
         reporter=reporter,
         timings=timings,
     )
+
+
+def generate_result(
+    prior: GeometryPrior,
+    path: Path,
+    *,
+    work: Path,
+    config: RunConfig,
+    audio: tuple[Path, float] | None,
+    reporter: Reporter,
+    timings: dict[str, float],
+) -> tuple[dict[str, Any], Mapping[int, UInt8]]:
+    """Write result.mp4 by the diffusion model; `work` keeps finished windows. Returns what `fill_result` does."""
+    job = plan_job(PriorSource(prior.view), config.generate, seed=config.seed)
+    return run_job(
+        job,
+        path,
+        work=work,
+        fps=Fraction(str(prior.info["fps"])),
+        audio=audio,
+        reporter=reporter,
+        timings=timings,
+    )
+
+
+def find_audio(prior: GeometryPrior, reporter: Reporter) -> tuple[Path, float] | None:
+    """(file, seconds into it) of the sound of a prior folder's input, where it still lies unchanged."""
+    start_s, stored = prior.info.get("audio_start_s"), prior.info.get("input")
+    name = prior.config.get("input")
+    if not isinstance(start_s, float) or not isinstance(name, str) or not isinstance(stored, Mapping):
+        return None
+    if not keeps_time(prior.source, prior.path):
+        return None
+    path = Path(name)
+    if not path.is_file() or hash_path(path) != stored.get("sha256"):
+        reporter.note(f"no sound: {path} is not there any more, or was changed")
+        return None
+    return path, start_s
 
 
 def fill_folder(
@@ -63,7 +106,10 @@ def fill_folder(
         if path.exists() and not overwrite:
             raise OutputError(f"no result yet in {folder}", f"{path.name} is there", "use --overwrite to replace it")
         geometry = config_from_dict(GeometryConfig, prior.config.get("geometry", {}), "config.geometry")
-        record, shown = _fill(prior, path, fill=fill, geometry=geometry, audio=None, reporter=reporter, timings=timings)
+        audio = find_audio(prior, reporter)
+        record, shown = _fill(
+            prior, path, fill=fill, geometry=geometry, audio=audio, reporter=reporter, timings=timings
+        )
         write_sheet(prior, folder / names.SHEET, results=shown)
         write_prior_json(folder, {**prior.info, "result": record})
     finally:
@@ -82,7 +128,7 @@ def _fill(
     audio: tuple[Path, float] | None,
     reporter: Reporter,
     timings: dict[str, float],
-) -> tuple[dict[str, Any], dict[int, UInt8]]:
+) -> tuple[dict[str, Any], Mapping[int, UInt8]]:
     wanted = set(sheet_frames(len(prior.path)))
     shown: dict[int, UInt8] = {}
     reports: list[FrameFill] = []

@@ -12,9 +12,10 @@ from ex4d.depth.result import DepthConfig
 from ex4d.errors import ConfigError
 from ex4d.fill.config import FillConfig
 from ex4d.mesh.config import GeometryConfig
+from ex4d.model.config import GenerateConfig
 
 Motion = Literal["relative", "world"]
-Generator = Literal["fill", "none"]
+Generator = Literal["fill", "wan", "none"]
 T = TypeVar("T")
 
 
@@ -132,8 +133,10 @@ class RunConfig:
         depth: where depth comes from.
         geometry: how depth becomes a mesh.
         render: how meshes are drawn.
-        generator: what completes the unobserved pixels: ``fill`` (no model), ``none`` (prior only).
+        generator: what completes the unobserved pixels: ``fill`` (no model), ``wan`` (EX-4D's diffusion model),
+            ``none`` (prior only).
         fill: settings of ``fill``.
+        generate: settings of ``wan``.
         seed: of every random choice.
         save_meshes: also write every frame's mesh, PLY and GLB.
         official_files: also write ``color_<cam>.mp4``, ``mask_<cam>.mp4`` and ``DW-Mesh.ply``.
@@ -147,14 +150,15 @@ class RunConfig:
     render: RenderConfig = field(default_factory=RenderConfig)
     generator: Generator = "fill"
     fill: FillConfig = field(default_factory=FillConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
     seed: int = 0
     save_meshes: bool = False
     official_files: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", os.fspath(self.input))  # a Path is as good as its text
-        if self.generator not in ("fill", "none"):
-            raise ConfigError("--generator fill or none", repr(self.generator))
+        if self.generator not in ("fill", "wan", "none"):
+            raise ConfigError("--generator fill, wan or none", repr(self.generator))
         if not 0 <= self.seed < 2**63:
             raise ConfigError("--seed from 0 to 2^63 - 1", str(self.seed))
 

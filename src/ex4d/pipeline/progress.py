@@ -19,12 +19,12 @@ class Reporter(Protocol):
         """Something was chosen, substituted or skipped."""
         ...
 
-    def begin(self, stage: str, total: int | None) -> None:
-        """A stage of this many frames starts."""
+    def begin(self, stage: str, total: int | None, unit: str = "frames") -> None:
+        """A stage of this many frames (or other units) starts."""
         ...
 
     def advance(self, count: int = 1) -> None:
-        """This many more frames are done."""
+        """This many more are done."""
         ...
 
     def end(self) -> None:
@@ -38,7 +38,7 @@ class SilentReporter:
     def note(self, text: str) -> None:
         """Ignored."""
 
-    def begin(self, stage: str, total: int | None) -> None:
+    def begin(self, stage: str, total: int | None, unit: str = "frames") -> None:
         """Ignored."""
 
     def advance(self, count: int = 1) -> None:
@@ -54,7 +54,7 @@ class ConsoleReporter:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self._stage, self._started, self._done = "", 0.0, 0
+        self._stage, self._started, self._done, self._unit = "", 0.0, 0, "frames"
         self._total: int | None = None
         self._last_line = 0.0
         self._told: set[str] = set()
@@ -65,9 +65,9 @@ class ConsoleReporter:
             self._told.add(text)
             self._print(f"· {text}")
 
-    def begin(self, stage: str, total: int | None) -> None:
+    def begin(self, stage: str, total: int | None, unit: str = "frames") -> None:
         """Start a bar, or remember the stage for its line."""
-        self._stage, self._started, self._done = stage, time.monotonic(), 0
+        self._stage, self._started, self._done, self._unit = stage, time.monotonic(), 0, unit
         self._total, self._last_line = total, self._started
         if self._console.is_terminal:
             self._bar = Progress(
@@ -88,11 +88,11 @@ class ConsoleReporter:
         now = time.monotonic()
         rate = self._done / max(now - self._started, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], advance=count, rate=f"{rate:.1f} fps")
+            self._bar.update(self._bar.task_ids[0], advance=count, rate=self._rate(rate))
         elif now - self._last_line >= PLAIN_LINE_EVERY_S:
             self._last_line = now
             left = f" of {self._total}, {max(self._total - self._done, 0) / rate:.0f} s left" if self._total else ""
-            self._print(f"  {self._stage:<22} … {self._done} frames{left}, {rate:.1f} fps")
+            self._print(f"  {self._stage:<22} … {self._done} {self._unit}{left}, {self._rate(rate)}")
 
     def end(self) -> None:
         """Close the bar and leave one line."""
@@ -100,10 +100,14 @@ class ConsoleReporter:
             self._bar.stop()
             self._bar = None
         seconds = time.monotonic() - self._started
-        rate = f"  {self._done / seconds:6.1f} fps" if self._done and seconds > 0 else ""
-        frames = f"{self._done:>5} frames" if self._done else ""
+        rate = f"  {self._rate(self._done / seconds):>10}" if self._done and seconds > 0 else ""
+        frames = f"{self._done:>5} {self._unit}" if self._done else ""
         line = f"  {self._stage:<22} {seconds:6.2f} s  {frames}{rate}"
         self._print(line.rstrip())
+
+    def _rate(self, rate: float) -> str:
+        """Frames a second; of slower units, seconds for one."""
+        return f"{rate:.1f} fps" if self._unit == "frames" else f"{1 / max(rate, 1e-9):.1f} s each"
 
     def _print(self, text: str) -> None:
         """As it is: brackets in names are no markup, long lines are not cut."""
@@ -112,11 +116,11 @@ class ConsoleReporter:
 
 @contextmanager
 def timed_stage(
-    reporter: Reporter, timings: dict[str, float], name: str, total: int | None
+    reporter: Reporter, timings: dict[str, float], name: str, total: int | None, *, unit: str = "frames"
 ) -> Generator[None, None, None]:
     """Report a stage and add its wall-clock seconds to `timings`."""
     started = time.monotonic()
-    reporter.begin(name, total)
+    reporter.begin(name, total, unit)
     try:
         yield
     finally:

@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
-import ex4d
+from ex4d.core.version import __version__
 from ex4d.errors import CameraPathError, ConfigError, Ex4dError, InputError
 from ex4d.io import prior as names
 from ex4d.io.atomic import is_temporary, write_json_atomic
 from ex4d.io.cameras.own_json import write_cameras_json
 from ex4d.io.prior import REQUIRED, close_prior, open_prior, read_info, write_prior_json
-from ex4d.pipeline.complete import fill_result
+from ex4d.pipeline.complete import fill_result, generate_result
 from ex4d.pipeline.config import RunConfig, config_to_dict
+from ex4d.pipeline.generation_setup import check_generation
 from ex4d.pipeline.ingest import WorkingSource, check_apart, describe_input, ingest
 from ex4d.pipeline.plan import camera_slugs
 from ex4d.pipeline.progress import Reporter, SilentReporter, timed_stage
 from ex4d.pipeline.recon import Geometry, find_geometry, render_camera, write_source_depth
 from ex4d.pipeline.sheet import write_sheet
+from ex4d.pipeline.view import keeps_time
 from ex4d.pipeline.workspace import WORK_FOLDER, Workspace, is_complete, open_workspace
 
 
@@ -59,8 +61,8 @@ class _Recorder:
             self.notices.append(text)
         self._inner.note(text)
 
-    def begin(self, stage: str, total: int | None) -> None:
-        self._inner.begin(stage, total)
+    def begin(self, stage: str, total: int | None, unit: str = "frames") -> None:
+        self._inner.begin(stage, total, unit)
 
     def advance(self, count: int = 1) -> None:
         self._inner.advance(count)
@@ -94,10 +96,12 @@ def run(
     output = Path(output)
     folders = _folders(camera_slugs(config))
     check_apart(config, output)
-    request = {"version": ex4d.__version__, "config": config_to_dict(config), "input": describe_input(config)}
+    request = {"version": __version__, "config": config_to_dict(config), "input": describe_input(config)}
     wanted = REQUIRED if config.generator == "none" else (*REQUIRED, names.RESULT)
     if resume and is_complete(output, request, folders, wanted):
         return _already_done(output, folders, f"{output} is complete already: nothing to do")
+    if config.generator == "wan":
+        check_generation(config.generate)
     workspace = open_workspace(output, request, resume=resume, overwrite=overwrite)
     if workspace.publish_pending():
         workspace.close()
@@ -181,6 +185,7 @@ def _describe(
         "coverage_mean": float(np.mean(coverage)),
         "coverage_min": float(np.min(coverage)),
         "coverage": coverage,
+        "audio_start_s": source.audio[1] if source.audio else None,
         "timestamps_s": record["timestamps_s"],
         "source_timestamps_s": source.clip.timestamps_s.tolist(),
     }
@@ -189,7 +194,7 @@ def _describe(
 def versions() -> dict[str, str]:
     """Of everything that decides bytes."""
     packages = ("numpy", "numba", "av", "opencv-python-headless", "pillow")
-    return {"ex4d": ex4d.__version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"ex4d": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def _add_shared(workspace: Workspace, folder: str, geometry: Geometry, which: int) -> None:
@@ -218,10 +223,16 @@ def _complete(
         try:
             record = dict[str, Any](result=None)
             shown = None
-            if config.generator != "none":
-                path = workspace.staged(folder + names.RESULT)
+            path = workspace.staged(folder + names.RESULT)
+            audio = source.audio if keeps_time(prior.source, prior.path) else None
+            if config.generator == "fill":
                 record["result"], shown = fill_result(
-                    prior, path, config=config, audio=source.audio, reporter=recorder, timings=timings
+                    prior, path, config=config, audio=audio, reporter=recorder, timings=timings
+                )
+            elif config.generator == "wan":
+                work = workspace.root / f"windows-{info['camera']}"
+                record["result"], shown = generate_result(
+                    prior, path, work=work, config=config, audio=audio, reporter=recorder, timings=timings
                 )
             with timed_stage(recorder, timings, "sheet", None):
                 write_sheet(prior, workspace.staged(folder + names.SHEET), results=shown)

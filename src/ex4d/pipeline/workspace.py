@@ -200,7 +200,11 @@ def open_workspace(output: Path, request: Mapping[str, Any], *, resume: bool, ov
         if not is_resumed:
             _empty(root)
     _sweep(root)
-    write_json_atomic(root / _REQUEST, dict(request))
+    try:
+        write_json_atomic(root / _REQUEST, dict(request))
+    except OutputError:
+        workspace.abandon()
+        raise
     return workspace
 
 
@@ -215,20 +219,28 @@ def _empty(root: Path) -> None:
             entry.unlink()
 
 
-def is_complete(output: Path, request: Mapping[str, Any], folders: Sequence[str], files: Sequence[str]) -> bool:
-    """Whether every prior folder of this very request is finished already.
+def is_complete(
+    output: Path,
+    request: Mapping[str, Any],
+    folders: Sequence[str],
+    files: Sequence[str],
+    *,
+    record: str = "prior.json",
+) -> bool:
+    """Whether every folder of this very request is finished already.
 
     Args:
         output: the output folder.
         request: config and input.
         folders: sub-folders, one a camera (``""`` for the output itself).
         files: names that must be in each of them.
+        record: the JSON in each of them that repeats the request.
     """
     if (output / WORK_FOLDER / _REQUEST).exists():
         return False
     for folder in folders:
         try:
-            info = json.loads((output / folder / "prior.json").read_text("utf-8"))
+            info = json.loads((output / folder / record).read_text("utf-8"))
         except (OSError, ValueError):
             return False
         if {key: info.get(key) for key in request} != dict(request):
