@@ -6,6 +6,7 @@ DESCRIPTION = "Re-film a video: an ordinary clip in, the same moment seen from a
 
 _START = """examples
   ex4d run clip.mp4 --cam 60 -o out/      a new video, the camera moves 60 degrees to the right
+  ex4d generate out/                      what the clip never saw, by the diffusion model
   ex4d demo --small                       see it work on a made-up scene, in seconds
   ex4d doctor                             is everything here that is needed?
 
@@ -35,6 +36,20 @@ _EXAMPLES = {
 """,
 }
 
+_PLAIN_EXAMPLES = {
+    "generate": """examples
+  ex4d generate out/ --weights tiny                    try the chain without weights or a GPU: the result is noise
+  ex4d generate out/ --max-vram 24 --preview-every 5
+  ex4d generate --color-video c.mp4 --mask-video m.mp4 --output-video result.mp4      as the EX-4D release
+  ex4d generate --from out/generated/config.json --seed 1 -o again/                   once more, another seed
+""",
+    "weights": """examples
+  ex4d weights pull 480p                               about 90 GB; asks first, goes on where it was cut off
+  ex4d weights pull ex4d
+  ex4d weights convert Wan2.1-I2V-14B-480P/ ex4d.ckpt -o weights/      original files that are here already
+""",
+}
+
 
 def is_help(words: Sequence[str]) -> bool:
     """Whether the words ask for help on a command (or there are none)."""
@@ -42,9 +57,11 @@ def is_help(words: Sequence[str]) -> bool:
 
 
 def epilog(command: str) -> str:
-    """What follows the flags of a command (``""``: of ex4d itself); empty for commands without cameras."""
+    """What follows the flags of a command (``""``: of ex4d itself); empty for those that need no examples."""
     if not command or command.startswith("-"):
         return f"\n{_START}"
+    if command in _PLAIN_EXAMPLES:
+        return f"\n{_PLAIN_EXAMPLES[command]}"
     if command not in _EXAMPLES:
         return ""
     from ex4d.camera.presets import presets_help
