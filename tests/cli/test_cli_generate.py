@@ -161,6 +161,21 @@ def test_run_is_recon_and_generate(
     assert "nothing to do" in resumed.out
 
 
+def test_from_says_what_changed(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "prior"
+    shutil.copytree(prior, own)
+    first = tmp_path / "first"
+    assert ex4d(capsys, "generate", own, *TINY, "-o", first).code == 0
+    same = ex4d(capsys, "generate", "--from", first, "-o", tmp_path / "same")
+    assert same.code == 0
+    assert "not a repetition" not in same.err
+    info = json.loads((own / "prior.json").read_text())
+    (own / "prior.json").write_text(json.dumps({**info, "seed": info["seed"] + 1}))
+    other = ex4d(capsys, "generate", "--from", first, "-o", tmp_path / "other")
+    assert other.code == 0
+    assert "not a repetition: prior.json changed since" in other.err
+
+
 def test_generate_from_its_config(prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Into the default folder, then again elsewhere; flags typed beside --from win."""
     folder = tmp_path / "prior"

@@ -105,11 +105,13 @@ class GenerateOptions:
         import os
 
         from ex4d.pipeline.generate_folder import generate_folder
-        from ex4d.pipeline.generation_request import place_video
+        from ex4d.pipeline.generation_request import changed_inputs, place_video
         from ex4d.pipeline.progress import ConsoleReporter
         from ex4d.pipeline.workspace import WORK_FOLDER
 
         assert isinstance(reporter, ConsoleReporter)
+        if self.from_ is not None and (changed := changed_inputs(self.from_, request)):
+            reporter.note(f"not a repetition: {', '.join(changed)} changed since {self.from_} was written")
         try:
             result = generate_folder(
                 request,

@@ -4,6 +4,7 @@ import os
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ex4d.errors import ConfigError, Ex4dError, InputError, OutputError
 from ex4d.io import prior as names
@@ -67,15 +68,27 @@ def read_request(file: Path) -> GenerationRequest:
         InputError: no such file, or nothing of that kind.
         ConfigError: a setting that this version does not know or accept.
     """
-    file = file / CONFIG if file.is_dir() else file
-    expected = f"a {CONFIG} that `ex4d generate` wrote, at {file}"
-    try:
-        stored = read_json(file).get("request")
-    except Ex4dError as error:
-        raise InputError(expected, error.got, "check the name") from error
+    stored = _read_config(file).get("request")
     if not isinstance(stored, dict):
+        expected = f"a {CONFIG} that `ex4d generate` wrote, at {file}"
         raise InputError(expected, "JSON without a request", "a prior.json is repeated by `ex4d run --from`")
     return config_from_dict(GenerationRequest, stored, "request")
+
+
+def changed_inputs(file: Path, request: GenerationRequest) -> tuple[str, ...]:
+    """What a request reads that is not what it was when the config.json (or its folder) was written."""
+    stored = _read_config(file).get("inputs")
+    before = stored if isinstance(stored, dict) else {}
+    return tuple(name for name, digest in request.inputs.items() if before.get(name) != digest)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    file = file / CONFIG if file.is_dir() else file
+    try:
+        return read_json(file)
+    except Ex4dError as error:
+        expected = f"a {CONFIG} that `ex4d generate` wrote, at {file}"
+        raise InputError(expected, error.got, "check the name") from error
 
 
 def check_video_place(request: GenerationRequest, final: Path, *, replace: bool) -> None:
