@@ -139,7 +139,8 @@ def open_parallel(
         own = torch.device("cpu")
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size))
     dist.init_process_group(
-        "nccl" if device == "cuda" else "gloo",
+        # spelt so, diffusers exchanges sizes on the CPU; "gloo" alone makes it ask for an accelerator
+        "nccl" if device == "cuda" else "cpu:gloo",
         init_method=init_method,
         rank=rank,
         world_size=world_size,

@@ -33,7 +33,7 @@ from ex4d.weights.headers import read_json
 
 _NO_HOST_MEMORY = "can't allocate memory"
 """What torch's allocator for the CPU says, in a plain RuntimeError."""
-_PACKAGES = ("torch", "diffusers", "transformers", "peft", "torchao", "gguf")
+_PACKAGES = ("diffusers", "transformers", "peft", "torchao", "gguf")
 
 
 def inspect_for(weights: WeightPaths, context: ParallelContext | None = None) -> Machine:
@@ -145,7 +145,7 @@ class Engine:
             "device": self._machine.name,
             "processes": self._settings.context.plan.world_size if self._settings.context else 1,
             "estimated_peak_gib": round(self._choice.estimate.peak_gib, 2),
-            "versions": {name: _version(name) for name in _PACKAGES},
+            "versions": {"torch": torch.__version__} | {name: _version(name) for name in _PACKAGES},
             "weights_sha256": self._hashes,
         }
 
