@@ -12,6 +12,7 @@ from ex4d.model.config import TINY, GenerateConfig
 
 if TYPE_CHECKING:
     from ex4d.pipeline.generation_request import GenerationRequest
+    from ex4d.pipeline.progress import ConsoleReporter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +102,13 @@ class GenerateOptions:
             return run_worker(lambda: self._run(request, output, reporter))
         return self._run(request, output, reporter)
 
-    def _run(self, request: "GenerationRequest", output: Path, reporter: object) -> int:
+    def _run(self, request: "GenerationRequest", output: Path, reporter: "ConsoleReporter") -> int:
         import os
 
         from ex4d.pipeline.generate_folder import generate_folder
         from ex4d.pipeline.generation_request import changed_inputs, place_video
-        from ex4d.pipeline.progress import ConsoleReporter
         from ex4d.pipeline.workspace import WORK_FOLDER
 
-        assert isinstance(reporter, ConsoleReporter)
         if self.from_ is not None and (changed := changed_inputs(self.from_, request)):
             reporter.note(f"not a repetition: {', '.join(changed)} changed since {self.from_} was written")
         try:

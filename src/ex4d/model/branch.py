@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,6 +33,11 @@ class TextEmbeds:
 
     cond: Tensor
     uncond: Tensor | None = None
+
+    @classmethod
+    def of(cls, embeds: Sequence[Tensor]) -> Self:
+        """Of one prompt, or of two: positive, then negative."""
+        return cls(cond=embeds[0], uncond=embeds[1] if len(embeds) > 1 else None)
 
 
 def make_branch(

@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ex4d.model.sizes import num_tokens
+from ex4d.model.windows import latent_frames
+
 PlanName = Literal["bf16", "fp8", "int8", "gguf", "offload", "cpu"]
 GIB = 2**30
 
@@ -120,13 +123,13 @@ class Workload:
     @property
     def num_latent_frames(self) -> int:
         """k+1."""
-        return (self.num_frames - 1) // 4 + 1
+        return latent_frames(self.num_frames)
 
     @property
     def num_tokens(self) -> int:
         """Tokens of one forward pass."""
         height, width = self.tile or (self.height, self.width)
-        return self.num_latent_frames * (min(height, self.height) // 16) * (min(width, self.width) // 16)
+        return num_tokens(self.num_latent_frames, min(height, self.height), min(width, self.width))
 
     @property
     def num_pixels(self) -> int:

@@ -29,10 +29,21 @@ from ex4d.model.windows import latent_frames
 
 TEXT_TOKENS = 512
 
+
+def load_tokenizer(folder: Path) -> Any:
+    """umT5's tokenizer from its folder, without a network and without code that is in it.
+
+    Raises:
+        WeightsError: no tokenizer there, or a damaged one.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise WeightsError(f"a tokenizer in {folder}", str(error).strip(), "download the folder again") from error
+
+
 _LOADERS: Mapping[str, Callable[[Path, torch.dtype], Any]] = {
-    "tokenizer": lambda folder, dtype: AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ),
+    "tokenizer": lambda folder, dtype: load_tokenizer(folder),
     "text_encoder": lambda folder, dtype: UMT5EncoderModel.from_pretrained(folder, dtype=dtype, local_files_only=True),
     "image_encoder": lambda folder, dtype: CLIPVisionModel.from_pretrained(folder, dtype=dtype, local_files_only=True),
     "transformer": lambda folder, dtype: EX4DTransformer3DModel.from_pretrained(folder, dtype=dtype),
@@ -203,7 +214,7 @@ class EX4DPipeline(WanImageToVideoPipeline):
         texts = [text for text in (prompt, negative_prompt) if text is not None]
         with self.visiting("text_encoder") as encoder:
             embeds = encode_texts(texts, self.tokenizer, encoder)
-        return TextEmbeds(cond=embeds[0], uncond=embeds[1] if len(embeds) > 1 else None)
+        return TextEmbeds.of(embeds)
 
     @torch.no_grad()
     def encode_prior(self, rgb: UInt8, observed: Bool, *, mask_quirk: bool = True) -> Conditioning:

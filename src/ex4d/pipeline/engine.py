@@ -1,7 +1,6 @@
 """The diffusion model ready to generate windows: loaded under a memory plan, with a smaller one to fall back on."""
 
 import gc
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from ex4d.model.parallel import ParallelContext, ParallelPlan, on_main, plan_par
 from ex4d.model.placement import inspect_machine, limit_vram
 from ex4d.model.presets import Acceleration, resolve_acceleration
 from ex4d.model.sampling import make_scheduler
-from ex4d.model.sizes import VAE_STRIDE, Tile, num_tokens, plan_tiles
+from ex4d.model.sizes import VAE_STRIDE, Tile, plan_tiles
 from ex4d.model.transformer import EX4DTransformer3DModel
 from ex4d.model.wan_pipeline import EX4DPipeline, TextEmbeds
 from ex4d.pipeline.generation_job import EngineSettings, GenerationJob
@@ -53,8 +52,15 @@ def choose_for(
     Raises:
         ConfigError, OutOfMemoryError: no plan works here.
     """
+    work = _workload(config, job)
+    size = model_size(_transformer_config(weights))
+    choice = choose_plan(machine, work, requested=config.plan, max_vram_gib=config.max_vram_gib, size=size)
+    return choice, work, size
+
+
+def _workload(config: GenerateConfig, job: GenerationJob | None) -> Workload:
     acceleration = resolve_acceleration(config, "bf16" if config.plan == "auto" else config.plan)
-    work = Workload(
+    return Workload(
         num_frames=job.windows[0].num_frames if job else config.window_frames,
         height=job.height if job else 512,
         width=job.width if job else 512,
@@ -62,9 +68,6 @@ def choose_for(
         vae_dtype=config.vae_dtype,
         step_cache=acceleration.cache != "none",
     )
-    size = model_size(_transformer_config(weights))
-    choice = choose_plan(machine, work, requested=config.plan, max_vram_gib=config.max_vram_gib, size=size)
-    return choice, work, size
 
 
 def _transformer_config(weights: WeightPaths) -> Mapping[str, Any]:
@@ -253,14 +256,11 @@ def plan_processes(job: GenerationJob, num_gpus: int) -> ParallelPlan:
     Raises:
         ConfigError: it cannot be, among so many.
     """
-    height, width = job.config.tile_px or (job.height, job.width)
-    latent_frames = {window.num_latent_frames for window in job.windows}
-    tokens = [num_tokens(t, min(height, job.height), min(width, job.width)) for t in latent_frames]
     return plan_parallel(
         num_gpus,
         uses_guidance=job.config.effective_guidance_scale > 1,
         num_heads=_transformer_config(find_weights(job.config))["num_attention_heads"],
-        num_tokens=math.gcd(*tokens),
+        num_tokens=_workload(job.config, job).num_tokens,
     )
 
 

@@ -122,12 +122,10 @@ def generate_windows(
         timings: gets the stages.
     """
     records = [store.record(index) for index in range(len(job.windows))]
-    if all(record is not None for record in records):
-        return [record for record in records if record is not None]
-    steps = job.config.num_inference_steps
-    with open_engine() as engine:
-        done = next(index for index, record in enumerate(records) if record is None)
-        with timed_stage(reporter, timings, "generate", steps * (len(job.windows) - done), unit="steps"):
+    done = next((index for index, record in enumerate(records) if record is None), len(records))
+    steps = job.config.num_inference_steps * (len(records) - done)
+    if steps:
+        with open_engine() as engine, timed_stage(reporter, timings, "generate", steps, unit="steps"):
             for index in range(done, len(job.windows)):
                 records[index] = _generate_window(job, store, engine, index, lambda: reporter.advance())
     return [record for record in records if record is not None]

@@ -1,13 +1,11 @@
 """From weight folders to an `EX4DPipeline` under a memory plan; text apart, because umT5 never stays."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPVisionModel, UMT5EncoderModel
+from transformers import UMT5EncoderModel
 
 from ex4d.errors import WeightsError
 from ex4d.model.adapter import read_adapter
@@ -21,7 +19,7 @@ from ex4d.model.presets import Acceleration
 from ex4d.model.prompts import embed_prompts
 from ex4d.model.tiny import make_tiny_pipeline
 from ex4d.model.transformer import EX4DTransformer3DModel
-from ex4d.model.wan_pipeline import EX4DPipeline, TextEmbeds, encode_texts
+from ex4d.model.wan_pipeline import EX4DPipeline, TextEmbeds, encode_texts, load_tokenizer
 from ex4d.pipeline.weight_paths import WeightPaths
 from ex4d.weights.headers import read_json
 
@@ -43,12 +41,12 @@ def load_text(
     if weights.base is None:
         pipe = make_tiny_pipeline(attach=False)
         embeds = encode_texts(texts, pipe.tokenizer, pipe.text_encoder)
-        return TextEmbeds(cond=embeds[0], uncond=embeds[1] if len(embeds) > 1 else None), []
+        return TextEmbeds.of(embeds), []
     base, dtype = weights.base, torch.bfloat16
     encoder = {name: digest for name, digest in hashes.items() if name.startswith(_TEXT_FILES)}
 
     def encode(missing: Sequence[str]) -> list[Tensor]:
-        tokenizer = _load_tokenizer(base / "tokenizer")
+        tokenizer = load_tokenizer(base / "tokenizer")
         # straight to the GPU: not all 11 GB through the host's memory
         where = None if device.type == "cpu" else {"": device}
         model = UMT5EncoderModel.from_pretrained(
@@ -61,14 +59,7 @@ def load_text(
         return encode_texts(missing, tokenizer, model.eval())
 
     embeds, notices = embed_prompts(texts, encode, encoder=encoder, dtype=dtype)
-    return TextEmbeds(cond=embeds[0], uncond=embeds[1] if len(embeds) > 1 else None), notices
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises bare Exceptions
-        raise WeightsError(f"a tokenizer in {folder}", str(error).strip(), "download the folder again") from error
+    return TextEmbeds.of(embeds), notices
 
 
 def load_stack(
@@ -112,9 +103,6 @@ def load_stack(
         transformer=transformer,
         geometry_encoder=encoder,
         vae=AutoencoderKLWan.from_pretrained(base / "vae", dtype=vae_dtype),
-        image_encoder=CLIPVisionModel.from_pretrained(
-            base / "image_encoder", dtype=torch.bfloat16, local_files_only=True
-        ),
     )
 
 
