@@ -9,7 +9,7 @@ from typing import Literal
 from ex4d.errors import WeightsError
 from ex4d.weights.folders import MANIFEST, weights_root
 
-Kind = Literal["base", "adapter", "distill"]
+Kind = Literal["base", "adapter", "distill", "depth"]
 
 _COMPONENTS = r"(transformer|vae|text_encoder|image_encoder|tokenizer|image_processor|scheduler)/"
 _PIPELINE_FILES = rf"(model_index\.json|LICENSE[^/]*|{_COMPONENTS}[^/]+\.(safetensors|json|txt|model))"
@@ -22,7 +22,8 @@ class Entry:
 
     Attributes:
         name: what is typed.
-        kind: ``base``: a diffusers folder of Wan2.1-I2V-14B; ``adapter``: EX-4D's; ``distill``: a LoRA for few steps.
+        kind: ``base``: a diffusers folder of Wan2.1-I2V-14B; ``adapter``: EX-4D's; ``distill``: a LoRA for few steps;
+            ``depth``: for an estimator (`depth.source.ESTIMATORS`) of the same name, or a part of it.
         repo: repository on the hub.
         files: regular expression of the paths to fetch from there.
         size_gb: approximate download, 10⁹ bytes; `hub.look_up` knows it exactly.
@@ -47,6 +48,18 @@ class Entry:
     def folder(self, environ: Mapping[str, str] | None = None) -> Path:
         """Where `ex4d weights pull` puts it."""
         return weights_root(environ) / self.name
+
+
+def _depth_anything_2(name: str, variant: str, purpose: str) -> Entry:
+    return Entry(
+        name=name,
+        kind="depth",
+        repo=f"depth-anything/Depth-Anything-V2-{variant}-hf",
+        files=r"(config\.json|model\.safetensors|preprocessor_config\.json)",
+        size_gb=0.0992,
+        licence="apache-2.0",
+        purpose=purpose,
+    )
 
 
 # Licences: the model cards of both bases; the LICENSE of EX-4D's source; for the distilled LoRA the cards of its
@@ -91,6 +104,67 @@ ENTRIES: Mapping[str, Entry] = {
             licence="apache-2.0",
             purpose="LoRA for 4 steps without guidance: --preset draft",
             ready="wan2.1_i2v_lora_rank64_lightx2v_4step.safetensors",
+        ),
+        Entry(
+            name="vda-small",
+            kind="depth",
+            repo="depth-anything/Video-Depth-Anything-Small",
+            files=r"video_depth_anything_vits\.pth",
+            size_gb=0.116,
+            licence="apache-2.0",
+            purpose="Video Depth Anything Small: steady disparity, the default once it is there",
+            ready="video_depth_anything_vits.pth",
+        ),
+        _depth_anything_2("da2-small", "Small", "Depth Anything V2 Small: disparity frame by frame"),
+        _depth_anything_2("da2-metric-indoor", "Metric-Indoor-Small", "the same in metres, rooms up to 20 m"),
+        _depth_anything_2("da2-metric-outdoor", "Metric-Outdoor-Small", "the same in metres, outdoors up to 80 m"),
+        Entry(
+            name="da3metric-large",
+            kind="depth",
+            repo="depth-anything/DA3METRIC-LARGE",
+            files=r"(config\.json|model\.safetensors)",
+            size_gb=1.34,
+            licence="apache-2.0",
+            purpose="Depth Anything 3 metric: metres and sky; the anchor of other estimators",
+            ready="model.safetensors",
+        ),
+        Entry(
+            name="moge",
+            kind="depth",
+            repo="Ruicheng/moge-2-vitl-normal",
+            files=r"model\.pt",
+            size_gb=1.31,
+            licence="mit",
+            purpose="MoGe-2: metres, focal length and sky; needs the package moge",
+            ready="model.pt",
+        ),
+        Entry(
+            name="depth-anything-3",
+            kind="depth",
+            repo="depth-anything/DA3-BASE",
+            files=r"(config\.json|model\.safetensors)",
+            size_gb=0.54,
+            licence="apache-2.0",
+            purpose="Depth Anything 3: depth with cameras; needs the package depth_anything_3",
+        ),
+        Entry(
+            name="depthcrafter",
+            kind="depth",
+            repo="tencent/DepthCrafter",
+            files=r"(config\.json|diffusion_pytorch_model\.safetensors|LICENSE[^/]*)",
+            size_gb=3.05,
+            licence="other (academic, research and education only)",
+            purpose="DepthCrafter: what the EX-4D release runs; not for commercial use; needs svd too",
+        ),
+        Entry(
+            name="svd",
+            kind="depth",
+            repo="stabilityai/stable-video-diffusion-img2vid-xt",
+            files=r"((vae|image_encoder)/(config\.json|[^/]*\.fp16\.safetensors)|(scheduler|feature_extractor)/[^/]*\.json"
+            r"|LICENSE[^/]*)",
+            size_gb=1.46,
+            licence="other (stable-video-diffusion-community)",
+            purpose="VAE, image encoder and scheduler of DepthCrafter",
         ),
     )
 }
