@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ex4d.depth.estimator import EstimateRequest
 from ex4d.depth.layout import LayoutEstimator
 from ex4d.io.rgbd.folder import open_rgbd
 
@@ -34,7 +35,7 @@ def main() -> int:
             print(f"skipped: no recording at {folder} (set EX4D_SHARED)")
             continue
         data = open_rgbd(folder)
-        raw = LayoutEstimator().estimate(data.video)
+        raw = LayoutEstimator().estimate(data.video, EstimateRequest())
         rows: dict[str, list[tuple[float, float]]] = {"layout": [], "flat wall": []}
         for i in range(data.video.num_frames):
             maps = data.depth.read(i, i + 1)

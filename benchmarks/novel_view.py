@@ -7,6 +7,9 @@ frame is in the folder). Depth 0 or beyond 20 m is invalid. PSNR a pair on the p
 averaged over pairs; then on the pixels that default and official geometry both observe. The point splat draws
 every valid pixel as one z-buffered pixel.
 
+These use the measured depth and the true cameras. `builtin` and `layout` are told the pictures alone: depth and
+cameras (of sources and targets) are what `ex4d run --depth builtin` or `layout` finds, default geometry.
+
 FOLDER defaults to clips/rgbd/7scenes_redkitchen under EX4D_SHARED or ../shared; without it: skipped, exit 0.
 """
 
@@ -15,8 +18,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from clip_geometry import clip_geometry
 
-from ex4d.core.camera import Camera
+from ex4d.core.camera import Camera, CameraPath
+from ex4d.core.clip import Clip
+from ex4d.core.depth import DepthVideo
 from ex4d.demo.splat import splat_points
 from ex4d.io.rgbd.folder import RgbdInput, open_rgbd
 from ex4d.mesh.config import GeometryConfig
@@ -30,16 +36,18 @@ SOURCE_STEP = 16
 TARGETS = (4, 12, 24)
 GOALS_DB = {4: 0.8, 12: 0.2, 24: -0.05}
 """How much default geometry must lead official by, at a larger observed share."""
+BY_ITSELF = ("builtin", "layout")
 
 View = tuple[np.ndarray, np.ndarray]
+Found = dict[str, tuple[Clip[DepthVideo], CameraPath]]
 
 
-def render_all(data: RgbdInput, offset: int) -> dict[str, list[tuple[View, np.ndarray]]]:
+def render_all(data: RgbdInput, offset: int, found: Found) -> dict[str, list[tuple[View, np.ndarray]]]:
     """Views (rgb, observed) and true frames of every pair with this target offset."""
     assert data.path is not None
     builders = {name: MeshBuilder(GeometryConfig(name=name)) for name in ("official", "default")}
     rasterizer = Rasterizer()
-    pairs: dict[str, list[tuple[View, np.ndarray]]] = {"official": [], "default": [], "splat": []}
+    pairs: dict[str, list[tuple[View, np.ndarray]]] = {name: [] for name in ("official", "default", "splat", *found)}
     for source in range(0, data.video.num_frames * STRIDE, SOURCE_STEP):
         target = source + offset
         if target // STRIDE >= data.video.num_frames:
@@ -52,6 +60,11 @@ def render_all(data: RgbdInput, offset: int) -> dict[str, list[tuple[View, np.nd
             view = rasterizer.render(builder.build(frame, depth, valid, here), there)
             pairs[name].append(((view.rgb, view.observed), truth))
         pairs["splat"].append((_splat(frame, depth, valid, here, there), truth))
+        for name, (clip, path) in found.items():
+            own = clip.read(i, i + 1)
+            mesh = builders["default"].build(frame, own.depth[0], own.valid[0], path[i])
+            view = rasterizer.render(mesh, path[j])
+            pairs[name].append(((view.rgb, view.observed), truth))
     return pairs
 
 
@@ -68,10 +81,11 @@ def main() -> int:
         print(f"skipped: no recording at {folder} (set EX4D_SHARED)")
         return 0
     data = open_rgbd(folder)
+    found: Found = {name: clip_geometry(data.video, name)[:2] for name in BY_ITSELF}
     missed = 0
     print(f"{'offset':>6} {'method':<9} {'PSNR':>7} {'observed':>9} {'PSNR both':>10}")
     for offset in TARGETS:
-        pairs = render_all(data, offset)
+        pairs = render_all(data, offset, found)
         rows: dict[str, tuple[float, float]] = {}
         for name, items in pairs.items():
             own = float(np.mean([psnr(rgb, truth, seen) for (rgb, seen), truth in items]))

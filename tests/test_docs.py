@@ -271,8 +271,9 @@ def test_every_file_and_field_of_a_prior_folder_is_documented(folder: Path) -> N
     for file in (path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()):
         assert f"| `{file}` |" in text, file
     info = json.loads((out / "prior.json").read_text("utf-8"))
-    names = set(info) - {"input", "depth", "z_min"}
-    names |= {f"{group}.{name}" for group in ("input", "depth", "z_min") for name in info[group]}
+    groups = ("input", "depth", "z_min", "source_cameras")
+    names = set(info) - set(groups)
+    names |= {f"{group}.{name}" for group in groups for name in info[group]}
     documented = set(re.findall(r"`([\w.]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE))))
     assert names <= documented
 

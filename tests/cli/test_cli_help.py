@@ -18,10 +18,11 @@ from ex4d.fill.config import FillConfig
 from ex4d.pipeline.config import CameraConfig, RunConfig
 
 RECON_FLAGS = [
-    "--cam", "--depth", "--depth-kind", "--depth-scale", "--end", "--focal-px", "--fov-deg", "--fps",
-    "--frames", "--freeze", "--from", "--geometry", "--help", "--max-depth", "--max-side", "--motion",
-    "--no-cache", "--num-frames", "--official-files", "--output-dir", "--overwrite", "--pivot", "--resume",
-    "--save-mesh", "--seed", "--start", "--supersample", "--tear-angle-deg", "--tear-disparity-jump",
+    "--cam", "--depth", "--depth-anchor", "--depth-device", "--depth-kind", "--depth-scale", "--depth-size",
+    "--download", "--end", "--focal-px", "--fov-deg", "--fps", "--frames", "--freeze", "--from", "--geometry",
+    "--help", "--max-depth", "--max-side", "--motion", "--no-cache", "--no-snap", "--num-frames", "--official-files",
+    "--output-dir", "--overwrite", "--pivot", "--resume", "--save-mesh", "--seed", "--source-cameras", "--start",
+    "--subject-mask", "--supersample", "--tear-angle-deg", "--tear-disparity-jump",
 ]  # fmt: skip
 MODEL_FLAGS = [
     "--adapter", "--attention", "--cache", "--compile", "--erode-px", "--fuse-lora", "--guidance-scale", "--max-vram",
@@ -52,7 +53,8 @@ FLAGS = {
 }
 TYPED = {
     "depth": "layout", "depth_kind": "disparity", "depth_scale": "1000.5", "max_depth": "20.5", "fov_deg": "60.5",
-    "focal_px": "500.5", "pivot": "near", "motion": "world", "freeze": "2", "num_frames": "7", "start": "1.5",
+    "depth_anchor": "none", "depth_size": "196", "depth_device": "cpu", "subject_mask": "m.png",
+    "source_cameras": "static", "focal_px": "500.5", "pivot": "near", "motion": "world", "freeze": "2", "num_frames": "7", "start": "1.5",
     "end": "9.5", "frames": "1:3", "max_side": "320", "fps": "12.5", "geometry": "official", "tear_angle_deg": "3.5",
     "tear_disparity_jump": "0.25", "supersample": "2", "seed": "5", "save_mesh": None, "official_files": None,
 }  # fmt: skip
@@ -112,7 +114,7 @@ def test_no_flag_is_the_default_configuration() -> None:
 
 
 def test_every_setting_flag_is_in_the_table() -> None:
-    handled = {"input", "cam", "output_dir", "no_cache", "resume", "overwrite", "from_"}
+    handled = {"input", "cam", "output_dir", "no_cache", "no_snap", "download", "resume", "overwrite", "from_"}
     assert {field.name for field in fields(ReconOptions)} == handled | set(FIELDS)
     assert set(TYPED) == set(FIELDS)
 

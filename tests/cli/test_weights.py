@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli_tools import Outcome, ex4d
+from safetensors.torch import save
 
 from ex4d.model.adapter import lora_shapes
 from ex4d.model.components import expected_shapes, make_component, shipped_config
@@ -123,9 +124,49 @@ def test_pull_elsewhere_twice(hub: FakeHub, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_wrong_names(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "one of 480p, 720p, ex4d, distill-480p; got 'wan'" in failed(ex4d(capsys, "weights", "pull", "wan"))
+    assert re.search(r"one of 480p, .*; got 'wan'", failed(ex4d(capsys, "weights", "pull", "wan")))
     assert "check --revision" in failed(ex4d(capsys, "weights", "pull", "480p", "--revision", "x", "--yes"))
     assert "ex4d weights pull 480p" in failed(ex4d(capsys, "weights", "verify", "480p"))
+
+
+def test_depth_weights_of_one_pickled_file(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = io.BytesIO()
+    torch.save({"head.a": torch.ones(3), "head.b": torch.ones(2, 2)}, content)
+    entry = ENTRIES["vda-small"]
+    files = {entry.ready: content.getvalue(), "README.md": b"text", "other_vitb.pth": b"x"}
+    with serving(FakeHub(repo=entry.repo, files=files)) as hub:
+        point_to(hub, monkeypatch)
+        seen = ex4d(capsys, "weights", "pull", "vda-small", "--yes")
+    file = weights / "vda-small" / entry.ready
+    assert (seen.code, seen.out) == (0, f"{file}\n")
+    assert sorted(path.name for path in file.parent.iterdir()) == [entry.ready, MANIFEST]
+    assert re.search(r"vda-small .* pulled ", ex4d(capsys, "weights", "list").out)
+    seen = ex4d(capsys, "weights", "verify", "vda-small")
+    assert seen.code == 0
+    assert "1 SHA-256 compared, no problems" in seen.out
+    assert f"{file}: tensors, 1 files, 2 tensors" in seen.out
+    file.write_bytes(file.read_bytes()[:-40])
+    seen = ex4d(capsys, "weights", "verify", "vda-small")
+    assert seen.code == 2
+    assert "ex4d weights pull vda-small" in seen.err or "download it again" in seen.err
+
+
+def test_depth_weights_of_a_folder_and_their_licence(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = ENTRIES["depthcrafter"]
+    content = save({"conv_in.weight": torch.ones(4)})
+    files = {"config.json": b"{}", "diffusion_pytorch_model.safetensors": content, "LICENSE": b"no commerce"}
+    with serving(FakeHub(repo=entry.repo, files=files, licence="other")) as hub:
+        point_to(hub, monkeypatch)
+        seen = ex4d(capsys, "weights", "pull", "depthcrafter", "--yes")
+    assert (seen.code, seen.out) == (0, f"{weights / 'depthcrafter'}\n")
+    assert "licence other (academic, research and education only)" in seen.err
+    seen = ex4d(capsys, "weights", "verify", "depthcrafter")
+    assert seen.code == 0
+    assert "tensors, 3 files, 1 tensors, 3 SHA-256 compared, no problems" in seen.out
 
 
 def released_checkpoint() -> bytes:

@@ -10,7 +10,7 @@ from ex4d.core.clip import ArrayClip, Clip
 from ex4d.core.depth import DepthScale
 from ex4d.core.video import Video
 from ex4d.depth.cache import cache_folder, cached_estimate, hash_clip, open_entry, prune, write_entry
-from ex4d.depth.estimator import Readiness
+from ex4d.depth.estimator import EstimateRequest, Readiness, SequentialDepth
 from ex4d.depth.layout import LayoutEstimator
 from ex4d.errors import DepthError
 from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthSource
@@ -42,8 +42,12 @@ class LumaEstimator:
 
     name = "luma"
     licence = "Apache-2.0"
+    purpose = "brightness"
+    weights = ()
+    packages = ()
     is_preview = False
     is_instant = False
+    brings_cameras = True
 
     def __init__(self, version: str = "1") -> None:
         self.version = version
@@ -52,7 +56,7 @@ class LumaEstimator:
     def ready(self) -> Readiness:
         return Readiness(ready=True)
 
-    def estimate(self, source: Clip[Video]) -> RawDepthSource:
+    def estimate(self, source: Clip[Video], request: EstimateRequest) -> RawDepthSource:
         self.runs += 1
         return LumaDepth(source)
 
@@ -64,8 +68,10 @@ def clip_of(seed: int = 0, num_frames: int = 10) -> ArrayClip[Video]:
 
 def test_second_time_it_is_read_back_exactly(tmp_path: Path) -> None:
     estimator, source = LumaEstimator(), clip_of()
-    first, _ = cached_estimate(estimator, source, folder=tmp_path)
-    second, notices = cached_estimate(estimator, clip_of(), folder=tmp_path)
+    first, _ = cached_estimate(estimator, source, EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path)
+    second, notices = cached_estimate(
+        estimator, clip_of(), EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path
+    )
     assert estimator.runs == 1
     assert "from the cache" in notices[0]
     truth = LumaDepth(source)
@@ -87,7 +93,7 @@ def test_other_content_version_or_name_is_another_entry(tmp_path: Path) -> None:
         (LumaEstimator("2"), clip_of(0)),
         (LumaEstimator(), clip_of(0, num_frames=9)),
     ]:
-        cached_estimate(estimator, source, folder=tmp_path)
+        cached_estimate(estimator, source, EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path)
         assert estimator.runs == 1
     assert len(list(tmp_path.iterdir())) == 4
     assert hash_clip(clip_of(0)) != hash_clip(clip_of(1))
@@ -95,15 +101,17 @@ def test_other_content_version_or_name_is_another_entry(tmp_path: Path) -> None:
 
 def test_no_cache_and_instant_estimators_leave_nothing(tmp_path: Path) -> None:
     estimator = LumaEstimator()
-    cached_estimate(estimator, clip_of(), enabled=False, folder=tmp_path)
-    cached_estimate(LayoutEstimator(), clip_of(), folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    cached_estimate(
+        estimator, clip_of(), EstimateRequest(), scratch=tmp_path / "scratch", enabled=False, folder=tmp_path
+    )
+    cached_estimate(LayoutEstimator(), clip_of(), EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "header", "longer"])
 def test_a_damaged_entry_is_computed_again(tmp_path: Path, damage: str) -> None:
     estimator, source = LumaEstimator(), clip_of()
-    cached_estimate(estimator, source, folder=tmp_path)
+    cached_estimate(estimator, source, EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path)
     entry = next(tmp_path.iterdir())
     data = bytearray(entry.read_bytes())
     if damage == "flip":
@@ -111,19 +119,49 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, damage: str) -> None:
     elif damage == "header":
         data[20:24] = b"\xff\xff{{"
     entry.write_bytes({"cut": data[:-50], "empty": b"", "longer": data + b"x"}.get(damage, data))
-    clip, notices = cached_estimate(estimator, source, folder=tmp_path)
+    clip, notices = cached_estimate(estimator, source, EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path)
     assert estimator.runs == 2
     assert "damaged" in notices[0]
     np.testing.assert_array_equal(clip.read(0, 10).values, LumaDepth(source).read(0, 10).values)
-    cached_estimate(estimator, source, folder=tmp_path)
+    cached_estimate(estimator, source, EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path)
     assert estimator.runs == 2
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    clip, notices = cached_estimate(LumaEstimator(), clip_of(), folder=tmp_path / "file" / "cache")
+    clip, notices = cached_estimate(
+        LumaEstimator(), clip_of(), EstimateRequest(), scratch=tmp_path / "scratch", folder=tmp_path / "file" / "cache"
+    )
     assert clip.num_frames == 10
     assert "not cached" in notices[0]
+
+
+def test_depth_that_is_computed_in_order_is_kept_whole(tmp_path: Path) -> None:
+    """What an estimator knows only at its end (K) is stored too; the caller reads in any order."""
+    source = clip_of()
+
+    class Running(LumaEstimator):
+        def estimate(self, source: Clip[Video], request: EstimateRequest) -> RawDepthSource:
+            def chunks():
+                for start in (0, 3, 9):
+                    part = LumaDepth(source).read(start, min(start + 6 if start else 3, 10))
+                    request.advance(len(part))
+                    yield part.values, part.sky
+                depth.K = np.eye(3) * (7, 7, 1)
+
+            depth = SequentialDepth(
+                num_frames=10, height=9, width=13, timestamps_s=source.timestamps_s, chunks=chunks(), kind="disparity",
+                scale="relative",
+            )  # fmt: skip
+            return depth
+
+    told: list[int] = []
+    request = EstimateRequest(advance=told.append)
+    clip, _ = cached_estimate(Running(), source, request, scratch=tmp_path / "scratch", folder=tmp_path)
+    assert told == [3, 6, 1]
+    np.testing.assert_array_equal(clip.K, np.diag([7.0, 7, 1]))
+    np.testing.assert_array_equal(clip.read(5, 10).values, LumaDepth(source).read(5, 10).values)
+    np.testing.assert_array_equal(clip.read(0, 5).sky, LumaDepth(source).read(0, 5).sky)
 
 
 def test_a_vanished_entry_is_a_clear_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from ex4d.core.clip import ArrayClip
 from ex4d.core.video import Video
+from ex4d.depth.estimator import EstimateRequest
 from ex4d.depth.layout import LayoutEstimator, base_disparity, horizon, is_sky, sky_share
 from ex4d.io.rgbd.folder import open_rgbd
 
@@ -60,7 +61,7 @@ def test_horizon_is_where_the_sky_ends() -> None:
 
 
 def test_outdoor_order() -> None:
-    raw = LayoutEstimator().estimate(clip_of(np.repeat(outdoor()[None], 3, axis=0)))
+    raw = LayoutEstimator().estimate(clip_of(np.repeat(outdoor()[None], 3, axis=0)), EstimateRequest())
     depth = raw.read(0, 3).values[1]
     sky, far_ground, near_ground = depth[10, 80], depth[48, 80], depth[88, 80]
     assert sky > far_ground > near_ground
@@ -80,7 +81,7 @@ def test_room_is_nearer_at_the_bottom_and_the_sides() -> None:
 def test_depth_does_not_flicker_or_tear() -> None:
     rng = np.random.default_rng(0)
     frames = np.stack([np.clip(outdoor() + rng.integers(-12, 12, (90, 160, 3)), 0, 255) for _ in range(40)])
-    raw = LayoutEstimator().estimate(clip_of(frames.astype(np.uint8)))
+    raw = LayoutEstimator().estimate(clip_of(frames.astype(np.uint8)), EstimateRequest())
     depth = raw.read(0, 40).values
     assert np.abs(np.diff(1 / depth, axis=0)).max() < 0.02
     ground = np.log(depth[:, 50:])
@@ -89,20 +90,20 @@ def test_depth_does_not_flicker_or_tear() -> None:
 
 
 def test_reading_by_chunks_is_reading_at_once() -> None:
-    raw = LayoutEstimator().estimate(clip_of(np.repeat(outdoor()[None], 9, axis=0)))
+    raw = LayoutEstimator().estimate(clip_of(np.repeat(outdoor()[None], 9, axis=0)), EstimateRequest())
     parts = np.concatenate([raw.read(0, 4).values, raw.read(4, 9).values])
     np.testing.assert_array_equal(parts, raw.read(0, 9).values)
 
 
 def test_one_frame_and_tiny_frames() -> None:
-    raw = LayoutEstimator().estimate(clip_of(np.zeros((1, 2, 2, 3), np.uint8)))
+    raw = LayoutEstimator().estimate(clip_of(np.zeros((1, 2, 2, 3), np.uint8)), EstimateRequest())
     assert raw.read(0, 1).values.shape == (1, 2, 2)
     assert (raw.read(0, 1).values > 0).all()
 
 
 def test_it_says_that_it_is_a_preview() -> None:
     estimator = LayoutEstimator()
-    raw = estimator.estimate(clip_of(room()[None]))
+    raw = estimator.estimate(clip_of(room()[None]), EstimateRequest())
     assert estimator.is_preview
     assert estimator.ready().ready
     text = " ".join(raw.notices)
@@ -120,7 +121,7 @@ def abs_rel(estimate: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.parametrize(("name", "most", "share"), [("7scenes_redkitchen", 0.23, 0.99), ("slambook2_ch5", 0.43, 0.97)])
 def test_better_than_a_flat_wall_on_real_rooms(shared: Path, name: str, most: float, share: float) -> None:
     rgbd = open_rgbd(shared / "clips/rgbd" / name)
-    raw = LayoutEstimator().estimate(rgbd.video)
+    raw = LayoutEstimator().estimate(rgbd.video, EstimateRequest())
     errors, walls = [], []
     for i in range(0, rgbd.video.num_frames, 6 if rgbd.video.num_frames > 6 else 1):
         truth = rgbd.depth.read(i, i + 1).depth[0]

@@ -195,8 +195,19 @@ def test_config_is_validated(fields: dict[str, object]) -> None:
 def test_intrinsics_in_their_order() -> None:
     file_K = np.array([[77.0, 0, 5], [0, 77, 6], [0, 0, 1]])
     K, text = choose_intrinsics(height=480, width=640, file_K=file_K, focal_px=3)
+    np.testing.assert_allclose(K, [[3, 0, 5], [0, 3, 6], [0, 0, 1]])  # what is typed wins, and keeps the given centre
+    assert "77" in text
+    K, text = choose_intrinsics(height=480, width=640, file_K=file_K, focal_35mm=50, sweep=lambda: 1.5)
     assert K is file_K
-    assert "not used" in text
+    K, text = choose_intrinsics(height=480, width=640, focal_35mm=43.2666, estimated_K=file_K)
+    np.testing.assert_allclose(K[0, 0], 800, rtol=1e-5)
+    assert "35 mm" in text
+    K, text = choose_intrinsics(height=480, width=640, estimated_K=file_K, sweep=lambda: 1.5)
+    assert K is file_K
+    assert "estimator" in text
+    K, text = choose_intrinsics(height=480, width=640, sweep=lambda: 1.5)
+    assert K[0, 0] == 960
+    assert "two-view" in text
     K, text = choose_intrinsics(height=480, width=640, fov_deg=90)
     np.testing.assert_allclose(K, [[320, 0, 320], [0, 320, 240], [0, 0, 1]])
     assert "--fov-deg" in text

@@ -29,6 +29,34 @@ def test_what_is_fetched() -> None:
     assert ENTRIES["distill-480p"].wants(ENTRIES["distill-480p"].ready)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted", "others"),
+    [
+        ("vda-small", ["video_depth_anything_vits.pth"], ["README.md", "video_depth_anything_vitsXpth"]),
+        ("da2-small", ["config.json", "model.safetensors"], ["model.bin", ".gitattributes"]),
+        ("da2-metric-indoor", ["config.json", "model.safetensors"], ["pytorch_model.bin"]),
+        ("da2-metric-outdoor", ["config.json", "model.safetensors"], ["x/model.safetensors"]),
+        ("da3metric-large", ["config.json", "model.safetensors"], ["README.md"]),
+        ("moge", ["model.pt"], ["model.py"]),
+        ("depth-anything-3", ["config.json", "model.safetensors"], ["model.py"]),
+        ("depthcrafter", ["config.json", "diffusion_pytorch_model.safetensors", "LICENSE"], ["visual.jpg"]),
+        (
+            "svd",
+            ["vae/config.json", "vae/diffusion_pytorch_model.fp16.safetensors", "image_encoder/model.fp16.safetensors",
+             "scheduler/scheduler_config.json", "feature_extractor/preprocessor_config.json", "LICENSE.md"],
+            ["unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors",
+             "svd_xt.safetensors", "image_encoder/model.safetensors"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_fetched_for_depth(name: str, wanted: list[str], others: list[str]) -> None:
+    entry = ENTRIES[name]
+    assert entry.kind == "depth"
+    assert all(entry.wants(path) for path in wanted)
+    assert not any(entry.wants(path) for path in others)
+    assert not entry.ready or entry.ready in wanted
+
+
 def test_a_pulled_name_is_found(tmp_path: Path) -> None:
     env = {"EX4D_WEIGHTS": str(tmp_path)}
     for name, inside in (("480p", ""), ("ex4d", "adapter"), ("distill-480p", ENTRIES["distill-480p"].ready)):
@@ -54,7 +82,9 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("ex4d.ckpt") == Path("ex4d.ckpt")
     with pytest.raises(WeightsError, match="got nothing there"):
         resolve("480p", environ={"EX4D_WEIGHTS": str(tmp_path / "w")})
-    with pytest.raises(WeightsError, match="one of 480p, 720p, ex4d, distill-480p; got 'wan', which does not exist"):
+    with pytest.raises(
+        WeightsError, match=r"one of 480p, 720p, ex4d, distill-480p, .*; got 'wan', which does not exist"
+    ):
         resolve("wan")
     with pytest.raises(WeightsError, match="ex4d weights list"):
         find_entry("wan")

@@ -49,7 +49,7 @@ class Check:
 
 def run_checks() -> Iterator[Check]:
     """Every check, one after the other; none raises."""
-    checks: list[tuple[str, Callable[[], Check]]] = [
+    checks: list[tuple[str, Callable[[], Check | list[Check]]]] = [
         ("ex4d", _ex4d),
         ("python", _python),
         ("av", _av),
@@ -68,7 +68,8 @@ def run_checks() -> Iterator[Check]:
     ]
     for name, check in checks:
         try:
-            yield check()
+            found = check()
+            yield from [found] if isinstance(found, Check) else found
         except Exception as error:  # noqa: BLE001 - whatever is broken is what the doctor is for
             text = " ".join(f"{type(error).__name__}: {error}".split())
             yield Check(name=name, state="fail", text=text, fix=_FIXES.get(name, _REINSTALL))
@@ -196,17 +197,21 @@ def _weights() -> Check:
     return Check(name="weights", state="ok", text=f"{', '.join(pulled) or 'none pulled'}, in {weights_root()}")
 
 
-def _depth() -> Check:
-    from ex4d.depth.source import ESTIMATORS
+def _depth() -> list[Check]:
+    """A line an estimator: whether it is ready, else what it lacks and the command that gets it; and its licence."""
+    from ex4d.depth.registry import ESTIMATORS
+    from ex4d.depth.source import pick_estimator
 
-    told: list[str] = []
+    taken = pick_estimator("auto")
+    told: list[Check] = []
     for estimator in ESTIMATORS:
         state = estimator.ready()
-        kind = " (preview only)" if estimator.is_preview else ""
-        told.append(f"{estimator.name}{kind} {'ready' if state.ready else f'not ready: {state.reason}; {state.fix}'}")
-    if all(estimator.is_preview for estimator in ESTIMATORS):
-        told.append("for real depth give --depth FILE or an RGB-D folder")
-    return Check(name="depth", state="ok", text=", ".join(told))
+        words = ["ready" if state.ready else f"not ready, {state.reason}", f"licence {estimator.licence}"]
+        words += ["preview only"] if estimator.is_preview else []
+        words += ["taken by --depth auto"] if estimator is taken else []
+        text = f"{estimator.name}: {'; '.join(words)}"
+        told.append(Check(name="depth", state="ok" if state.ready else "note", text=text, fix=state.fix))
+    return told
 
 
 def _depth_cache() -> Check:

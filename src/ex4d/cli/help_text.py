@@ -37,6 +37,12 @@ _EXAMPLES = {
 }
 
 _PLAIN_EXAMPLES = {
+    "depth": """examples
+  ex4d depth clip.mp4 -o depth/                                   then: ex4d run clip.mp4 --depth depth/depth.npz
+  ex4d depth clip.mp4 --depth vda-small --download                size and licence are shown, then it is fetched
+  ex4d depth clip.mp4 --format npz --format exr --max-side 960
+  ex4d depth rgbd_folder/ --format mkv                            measured depth, converted
+""",
     "generate": """examples
   ex4d generate out/ --weights tiny                    try the chain without weights or a GPU: the result is noise
   ex4d generate out/ --max-vram 24 --preview-every 5

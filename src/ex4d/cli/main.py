@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, cast
 import tyro
 
 from ex4d.cli.demo import DemoOptions
+from ex4d.cli.depth import DepthCommand
 from ex4d.cli.doctor import DoctorOptions
 from ex4d.cli.failures import guarded
 from ex4d.cli.fill import FillOptions
@@ -34,6 +35,7 @@ class Command(Protocol):
 COMMANDS: dict[str, type[Command]] = {
     "run": RunCommand,
     "recon": ReconCommand,
+    "depth": DepthCommand,
     "fill": FillOptions,
     "generate": GenerateOptions,
     "weights": WeightsCommand,

@@ -44,9 +44,21 @@ class ReconOptions:
     max_depth: Annotated[_OptionalFloat, optional("Z")] = None
     """depth beyond this counts as unknown, in the unit of the depth"""
     fov_deg: Annotated[_OptionalFloat, optional("DEG")] = None
-    """horizontal field of view of the clip (default: the file's K, else f = 0.9 x the longer side)"""
+    """horizontal field of view of the clip (default: the file's K, else what the clip's motion says, else 58 across)"""
     focal_px: Annotated[_OptionalFloat, optional("PX")] = None
     """the same as a focal length, pixels at the working size"""
+    source_cameras: Annotated[str, arg(metavar="auto|static|FILE")] = "auto"
+    """the clip's own cameras; auto: found in the clip if it moves; or a file or folder (as for --cam)"""
+    depth_anchor: Annotated[str, arg(metavar="auto|none|landmarks|NAME")] = "auto"
+    """what gives disparity its scale and shift: a metric estimator, or points seen from several frames"""
+    depth_size: Annotated[_OptionalInt, optional("PX")] = None
+    """shorter side that a depth network sees (default: 518 on a GPU, 294 on a CPU)"""
+    depth_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where depth networks run"""
+    subject_mask: Annotated[str | None, optional("PATH")] = None
+    """masks of people and things for --depth builtin: pictures, video or npz, white = subject"""
+    no_snap: Flag = False
+    """leave estimated depth as it is along outlines"""
 
     pivot: Annotated[str, arg(metavar="auto|near|median|PX,PY|Z")] = "auto"
     """depth to turn about; auto: the subject in the middle (20th percentile of the central third)"""
@@ -85,6 +97,8 @@ class ReconOptions:
     """also write color_<cam>.mp4, mask_<cam>.mp4 and DW-Mesh.ply as the EX-4D release does"""
     no_cache: Flag = False
     """neither read nor keep estimated depth"""
+    download: Flag = False
+    """fetch the weights of the depth estimator if they are missing (size and licence are shown first)"""
     resume: Flag = False
     """go on with an interrupted run of the same command"""
     overwrite: Flag = False
@@ -105,7 +119,7 @@ class ReconOptions:
         sections: dict[str, dict[str, Any]] = {}
         for name, (section, field) in FIELDS.items():
             sections.setdefault(section, {})[field] = getattr(self, name)
-        sections["depth"]["cache"] = not self.no_cache
+        sections["depth"] |= {"cache": not self.no_cache, "snap": not self.no_snap, "download": self.download}
         if self.cam:
             sections["camera"]["cam"] = self.cam
         if not self.input:
@@ -125,7 +139,8 @@ class ReconOptions:
             name: getattr(getattr(config, section) if section else config, field)
             for name, (section, field) in FIELDS.items()
         }
-        return cls(**values, **cls.repeated_extras(config), input=config.input, from_=prior)
+        extras = {"no_snap": not config.depth.snap, **cls.repeated_extras(config)}
+        return cls(**values, **extras, input=config.input, from_=prior)
 
     @classmethod
     def repeated_extras(cls, config: "RunConfig") -> dict[str, Any]:
@@ -138,6 +153,11 @@ FIELDS: Mapping[str, tuple[str, str]] = {
     "depth_kind": ("depth", "kind"),
     "depth_scale": ("depth", "scale"),
     "max_depth": ("depth", "max_depth"),
+    "depth_anchor": ("depth", "anchor"),
+    "depth_size": ("depth", "short_side"),
+    "depth_device": ("depth", "device"),
+    "subject_mask": ("depth", "subject_mask"),
+    "source_cameras": ("camera", "source_cameras"),
     "fov_deg": ("camera", "fov_deg"),
     "focal_px": ("camera", "focal_px"),
     "pivot": ("camera", "pivot"),

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from ex4d.model.transformer import EX4DTransformer3DModel
     from ex4d.weights.registry import Entry
-    from ex4d.weights.remote import Remote
     from ex4d.weights.verify import Kind
 
 _PLAIN_LINE_EVERY_S = 10.0
@@ -34,9 +33,11 @@ class ListWeights:
         from ex4d.weights.folders import weights_root
         from ex4d.weights.registry import ENTRIES, is_pulled
 
+        width = max(len(name) for name in ENTRIES)
         for entry in ENTRIES.values():
             state = "pulled" if is_pulled(entry) else "-"
-            line = f"{entry.name:<14}{entry.size_gb:>5.1f} GB  {entry.licence:<12}{state:<8}{entry.purpose}"
+            licence = entry.licence.partition(" ")[0]
+            line = f"{entry.name:<{width}}{entry.size_gb:>6.1f} GB  {licence:<12}{state:<8}{entry.purpose}"
             sys.stdout.write(f"{line}\n")
         sys.stdout.write(f"sizes are approximate; in {weights_root()} (EX4D_WEIGHTS); `tiny` needs no download\n")
         return 0
@@ -59,19 +60,22 @@ class PullWeights:
         """Show size and licence, ask, download, check; EX-4D's checkpoint is converted then."""
         import sys
 
-        from ex4d.weights.hub import look_up, pull
+        from ex4d.weights.fetch import fetch
         from ex4d.weights.registry import find_entry
 
         entry = find_entry(self.name)
         folder = self.output_dir or entry.folder()
-        remote = look_up(entry, revision=self.revision)
-        if not _is_here(remote, folder):
-            sys.stderr.write(_offer(remote, folder))
-            if not (self.yes or _agreed()):
-                sys.stderr.write("nothing was downloaded\n")
-                return 2
-            with _shown(self.name, per=1e9, unit="GB") as show:
-                pull(remote, folder, on_progress=lambda done: show(done, remote.num_bytes))
+        is_here = fetch(
+            entry,
+            note=lambda line: sys.stderr.write(f"{line}\n"),
+            progress=lambda total: _shown_bytes(self.name, total),
+            agree=lambda: self.yes or _agreed(),
+            folder=folder,
+            revision=self.revision,
+        )
+        if not is_here:
+            sys.stderr.write("nothing was downloaded\n")
+            return 2
         if entry.kind == "adapter":
             _convert_pulled(entry, folder)
         sys.stdout.write(f"{folder / entry.ready}\n")
@@ -198,30 +202,6 @@ def _misfits(folder: Path, kind: "Kind") -> "Iterator[str]":
         yield str(error)
 
 
-def _is_here(remote: "Remote", folder: Path) -> bool:
-    """Whether this revision was pulled; its content is for `verify` to check."""
-    from ex4d.weights.manifest import read_manifest
-
-    manifest = read_manifest(folder)
-    return (
-        manifest is not None
-        and manifest.revision == remote.revision
-        and all((folder / file.path).is_file() for file in remote.files)
-    )
-
-
-def _offer(remote: "Remote", folder: Path) -> str:
-    entry = remote.entry
-    licence = (
-        f"licence {remote.licence}" if remote.licence else f"no licence declared there ({entry.licence} by our list)"
-    )
-    return (
-        f"{entry.name}: {entry.purpose}\n"
-        f"  {len(remote.files)} files, {remote.num_bytes / 1e9:.2f} GB, {licence}\n"
-        f"  from {entry.repo} at {remote.revision[:12]} to {folder}\n"
-    )
-
-
 def _agreed() -> bool:
     """Ask on the terminal.
 
@@ -262,6 +242,13 @@ def _shown(name: str, *, per: float, unit: str) -> "Iterator[Callable[[int, int]
                 console.print(f"  {name}: {text}", highlight=False, soft_wrap=True)
 
         yield show
+
+
+@contextmanager
+def _shown_bytes(name: str, total: int) -> "Iterator[Callable[[int], None]]":
+    """The same for a download of `total` bytes."""
+    with _shown(name, per=1e9, unit="GB") as show:
+        yield lambda done: show(done, total)
 
 
 def _convert_pulled(entry: "Entry", folder: Path) -> None:

@@ -1,12 +1,14 @@
 """Estimated depth on disk, found again by the content of the clip: one file an entry, float32 without loss.
 
-An entry is a magic line, a JSON line (shape, kind, K, poses), the frames as little-endian float32 (each followed by
-its sky bits where the estimator knows the sky), and a blake2b digest of all that. It appears whole or not at all.
+An entry is a magic line, the frames as little-endian float32 (each followed by its sky bits where the estimator knows
+the sky), JSON (shape, kind, K, cameras: known only when the last frame is done) with its length, and a blake2b digest
+of all that. It appears whole or not at all.
 """
 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +21,16 @@ from ex4d.core.camera import CameraPath
 from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.depth import DepthScale
 from ex4d.core.video import Video
-from ex4d.depth.estimator import DepthEstimator
-from ex4d.errors import DepthError, OutputError
+from ex4d.depth.estimator import DepthEstimator, EstimateRequest
+from ex4d.errors import DepthError
 from ex4d.io.atomic import atomic_path
 from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthSource, check_declared_size
 from ex4d.weights.folders import cache_root
 
-_MAGIC = b"EX4D-DEPTH-1\n"
+_MAGIC = b"EX4D-DEPTH-2\n"
 _DIGEST_BYTES = 32
-_MAX_HEADER_BYTES = 64 << 20
+_LENGTH_BYTES = 8
+_MAX_INFO_BYTES = 64 << 20
 MAX_CACHE_BYTES = 20 << 30
 """The oldest entries go when the cache grows beyond this."""
 
@@ -50,48 +53,80 @@ def hash_clip(source: Clip[Video]) -> str:
 def cached_estimate(
     estimator: DepthEstimator,
     source: Clip[Video],
+    request: EstimateRequest,
     *,
+    scratch: Path,
     enabled: bool = True,
     content_key: str | None = None,
     folder: Path | None = None,
 ) -> tuple[RawDepthSource, tuple[str, ...]]:
-    """The estimator's depth of a clip, from the cache where it is there.
+    """The estimator's depth of a clip, from the cache where it is there; frames lie on disk, whatever the length.
 
-    Instant estimators and ``enabled=False`` (``--no-cache``) neither read nor write it. A damaged entry is
-    computed again, and a cache that cannot be written is done without; both are said in the notices.
+    Instant estimators are read directly. With ``enabled=False`` (``--no-cache``) the cache is neither read nor
+    written, and the frames lie in `scratch`. A damaged entry is computed again, and a cache that cannot be written is
+    done without; both are said in the notices.
 
     Args:
         estimator: what computes it; its name and version are part of the key.
         source: the clip.
+        request: what the estimator is told; part of the key.
+        scratch: folder for frames that are not cached; the caller removes it when the run ends.
         enabled: whether to use the cache.
         content_key: hash of the clip's content where the caller has one; default: `hash_clip`.
         folder: default `cache_folder`.
 
     Returns:
         The depth and notices.
+
+    Raises:
+        OutputError: no room for the frames.
     """
-    if estimator.is_instant or not enabled:
-        return estimator.estimate(source), ()
-    content = content_key or hash_clip(source)
-    key = hashlib.blake2b(f"{content}|{estimator.name}|{estimator.version}".encode(), digest_size=20).hexdigest()
+    if estimator.is_instant:
+        return estimator.estimate(source, request), ()
     root = cache_folder() if folder is None else folder
-    entry = root / f"{key}.ex4ddepth"
     notices: list[str] = []
-    if entry.is_file():
-        try:
-            cached = open_entry(entry, source.timestamps_s)
-            os.utime(entry)  # the oldest *unused* entries are dropped first
-            return cached, (f"depth taken from the cache ({entry})",)
-        except (DepthError, OSError) as error:
-            notices.append(f"the cached depth was damaged and is computed again: {error}")
-    estimate = estimator.estimate(source)
+    entry = scratch / "estimate.ex4ddepth"
+    if enabled:
+        key = "|".join([content_key or hash_clip(source), estimator.name, estimator.version, request.key()])
+        kept = root / f"{hashlib.blake2b(key.encode(), digest_size=20).hexdigest()}.ex4ddepth"
+        found = _find_entry(kept, source, notices)
+        if found is not None:
+            return found, (f"depth taken from the cache ({kept})",)
+        obstacle = _obstacle(root, source)
+        if obstacle is None:
+            entry = kept
+        else:
+            notices.append(f"depth is not cached: {obstacle}")
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    write_entry(entry, estimator.estimate(source, request))
+    if entry.parent == root:
+        prune(root, MAX_CACHE_BYTES, keep=entry)
+    return open_entry(entry, source.timestamps_s), tuple(notices)
+
+
+def _find_entry(entry: Path, source: Clip[Video], notices: list[str]) -> "CachedDepth | None":
+    if not entry.is_file():
+        return None
+    try:
+        cached = open_entry(entry, source.timestamps_s)
+        os.utime(entry)  # the oldest *unused* entries are dropped first
+        return cached
+    except (DepthError, OSError) as error:
+        notices.append(f"the cached depth was damaged and is computed again: {error}")
+        return None
+
+
+def _obstacle(root: Path, source: Clip[Video]) -> str | None:
+    """Why the cache cannot take the depth of a clip; asked before the work, which would be lost afterwards."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        write_entry(entry, estimate)
-        prune(root, MAX_CACHE_BYTES, keep=entry)
-        return open_entry(entry, source.timestamps_s), tuple(notices)
-    except (OutputError, OSError) as error:
-        return estimate, (*notices, f"depth is not cached: {error}")
+        free = shutil.disk_usage(root).free
+    except OSError as error:
+        return error.strerror or str(error)
+    need = 5 * source.num_frames * source.height * source.width
+    if not os.access(root, os.W_OK):
+        return f"{root} cannot be written"
+    return None if need < free else f"{need >> 20} MiB are needed in {root}, and {free >> 20} are free"
 
 
 def write_entry(path: Path, depth: RawDepthSource) -> None:
@@ -102,19 +137,22 @@ def write_entry(path: Path, depth: RawDepthSource) -> None:
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        has_sky = depth.read(0, 1).sky is not None
-        header = json.dumps(_describe(depth, has_sky)).encode() + b"\n"
-        for block in (_MAGIC, header):
+
+        def write(block: bytes) -> None:
             digest.update(block)
             file.write(block)
+
+        write(_MAGIC)
+        has_sky = False
         for _, chunk in iter_chunks(depth):
             for slot in range(len(chunk)):
-                blocks = [chunk.values[slot].astype("<f4").tobytes()]
+                write(chunk.values[slot].astype("<f4").tobytes())
                 if chunk.sky is not None:
-                    blocks.append(np.packbits(chunk.sky[slot]).tobytes())
-                for block in blocks:
-                    digest.update(block)
-                    file.write(block)
+                    has_sky = True
+                    write(np.packbits(chunk.sky[slot]).tobytes())
+        info = json.dumps(_describe(depth, has_sky)).encode()
+        write(info)
+        write(len(info).to_bytes(_LENGTH_BYTES, "little"))
         file.write(digest.digest())
 
 
@@ -201,17 +239,23 @@ def open_entry(path: Path, timestamps_s: Float64) -> CachedDepth:
         OSError: unreadable.
     """
     with path.open("rb") as file:
-        magic, line = file.read(len(_MAGIC)), file.readline(_MAX_HEADER_BYTES)
-        offset = file.tell()
-    if magic != _MAGIC:
-        raise DepthError("an ex4d depth cache entry", "another kind of file")
+        magic, size = file.read(len(_MAGIC)), file.seek(0, os.SEEK_END)
+        if magic != _MAGIC:
+            raise DepthError("an ex4d depth cache entry", "another kind of file")
+        end = size - _DIGEST_BYTES - _LENGTH_BYTES
+        file.seek(max(end, 0))
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if end < 0 or length > min(_MAX_INFO_BYTES, end - len(_MAGIC)):
+            raise DepthError("an ex4d depth cache entry", "one that was cut off")
+        file.seek(end - length)
+        info = file.read(length)
     try:
-        head: dict[str, Any] = json.loads(line)
+        head: dict[str, Any] = json.loads(info)
         num, height, width = (int(size) for size in head["shape"])
         check_declared_size(path.name, num_frames=num, height=height, width=width)
         entry = CachedDepth(
             file=path,
-            offset=offset,
+            offset=len(_MAGIC),
             num_frames=num,
             height=height,
             width=width,
@@ -225,10 +269,12 @@ def open_entry(path: Path, timestamps_s: Float64) -> CachedDepth:
             notices=tuple(head["notices"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DepthError("a readable header", str(error)) from error
+        raise DepthError("a readable description", str(error)) from error
     if num != len(timestamps_s):
         raise DepthError(f"{len(timestamps_s)} frames", f"{num}")
-    _check_digest(path, offset + num * entry.frame_bytes)
+    if len(_MAGIC) + num * entry.frame_bytes != end - length:
+        raise DepthError(f"{num} frames of {entry.frame_bytes} bytes", f"{end - length - len(_MAGIC)} bytes")
+    _check_digest(path, size - _DIGEST_BYTES)
     return entry
 
 

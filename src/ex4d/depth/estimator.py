@@ -16,6 +16,7 @@ from ex4d.core.subject import SubjectMask
 from ex4d.core.video import Video
 from ex4d.errors import DepthError
 from ex4d.io.depth.raw import DepthKind, RawDepth, RawDepthSource
+from ex4d.motion.landmarks import Landmarks
 from ex4d.weights.registry import find_entry, is_pulled
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -49,6 +50,7 @@ class EstimateRequest:
         cameras: the source cameras, in an unknown unit unless `cameras_metric`; None where they are not known.
             A camera that is known to stand still has a path too.
         cameras_metric: whether translations of `cameras` are metres.
+        landmarks: points in the world that frames see, in the unit of `cameras`; None without parallax.
         subject: bool [T,H,W] as a clip of the same size: True on what shall stand upright, or None.
         short_side: shorter side that a network sees, px; None: the estimator's own choice for the device.
         device: where networks run; ``"auto"``: CUDA where there is some.
@@ -59,6 +61,7 @@ class EstimateRequest:
     K: Float64 | None = None
     cameras: CameraPath | None = None
     cameras_metric: bool = False
+    landmarks: Landmarks | None = None
     subject: Clip[SubjectMask] | None = None
     short_side: int | None = None
     device: Device = "auto"
@@ -73,6 +76,8 @@ class EstimateRequest:
             digest.update(b"K" + self.K.tobytes())
         if self.cameras is not None:
             digest.update(b"C" + self.cameras.K.tobytes() + self.cameras.world_to_camera.tobytes())
+        if self.landmarks is not None:
+            digest.update(b"L" + self.landmarks.points.tobytes())
         if self.subject is not None:
             for start in range(self.subject.num_frames):
                 digest.update(self.subject.read(start, start + 1).subject.tobytes())
@@ -204,6 +209,9 @@ class SequentialDepth:
             self._held += [(values[i], None if sky is None else sky[i]) for i in range(len(values))]
         self._next = stop
         taken, self._held = self._held[: stop - start], self._held[stop - start :]
+        if stop == self.num_frames:  # lets `chunks` run to its end
+            extra = self._held or next(self.chunks, None)
+            assert not extra, "an estimator gave more frames than the clip has"
         return _stack(taken, self.timestamps_s[start:stop])
 
 

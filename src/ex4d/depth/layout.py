@@ -18,7 +18,7 @@ from ex4d.core.camera import CameraPath
 from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthScale
 from ex4d.core.video import Video
-from ex4d.depth.estimator import Readiness
+from ex4d.depth.estimator import EstimateRequest, Readiness
 from ex4d.io.depth.raw import DepthKind, RawDepth
 
 LAYOUT_NOTICE = (
@@ -48,18 +48,23 @@ class LayoutEstimator:
     name: str = "layout"
     version: str = "1"
     licence: str = "Apache-2.0"
+    purpose: str = "a generic scene layout, instant; sees no objects"
+    weights: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     is_preview: bool = True
     is_instant: bool = True
+    brings_cameras: bool = False
 
     def ready(self) -> Readiness:
         """Nothing is needed."""
         return Readiness(ready=True)
 
-    def estimate(self, source: Clip[Video]) -> "LayoutDepth":
+    def estimate(self, source: Clip[Video], request: EstimateRequest) -> "LayoutDepth":
         """Look at no more than 24 frames of the clip and fix its layout.
 
         Args:
             source: the clip, any size.
+            request: not used: the layout is that of a level camera.
         """
         num = source.num_frames
         keys = np.unique(np.linspace(0, num - 1, min(_MAX_KEYS, num)).round().astype(np.int64))

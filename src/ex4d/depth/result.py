@@ -7,6 +7,7 @@ from ex4d.core.arrays import Float64, Int64
 from ex4d.core.camera import CameraPath, static_path
 from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthVideo
+from ex4d.depth.estimator import Device
 from ex4d.depth.mapping import DEFAULT_FLOOR, MappingName
 from ex4d.errors import ConfigError
 from ex4d.io.depth.files import KindOption
@@ -25,7 +26,14 @@ class DepthConfig:
         mapping: how disparity becomes depth: ``"floor"`` or ``"official"``.
         floor: disparity of the farthest surface when the nearest is 1, in (0, 1); ``"floor"`` mapping only.
         max_depth: largest valid depth in the unit of the given depth, > 0; None: no limit.
+        anchor: what ties disparity without scale and shift to depth: ``"auto"`` (a metric estimator that is on disk,
+            else landmarks where the camera moves, else `floor`), ``"none"``, ``"landmarks"`` or an estimator's name.
+        subject_mask: file or folder of masks of what stands upright, for ``builtin``; None: it looks for itself.
+        short_side: shorter side that networks see, px; None: their own choice.
+        device: where networks run.
+        snap: whether estimates are freed of pixels that float between two surfaces.
         cache: whether estimators' results are kept and reused.
+        download: whether weights that are missing may be fetched.
     """
 
     depth: str = "auto"
@@ -34,7 +42,13 @@ class DepthConfig:
     mapping: MappingName = "floor"
     floor: float = DEFAULT_FLOOR
     max_depth: float | None = None
+    anchor: str = "auto"
+    subject_mask: str | None = None
+    short_side: int | None = None
+    device: Device = "auto"
+    snap: bool = True
     cache: bool = True
+    download: bool = False
 
     def __post_init__(self) -> None:
         for name in ("scale", "max_depth"):
@@ -45,6 +59,10 @@ class DepthConfig:
             raise ConfigError("depth.floor between 0 and 1", f"{self.floor}")
         if self.kind not in ("auto", "depth", "disparity"):
             raise ConfigError("depth.kind auto, depth or disparity", repr(self.kind))
+        if self.short_side is not None and not 56 <= self.short_side <= 2048:
+            raise ConfigError("depth.short_side from 56 to 2048 px", str(self.short_side))
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError("depth.device auto, cpu or cuda", repr(self.device))
         if self.mapping not in ("floor", "official"):
             raise ConfigError("depth.mapping floor or official", repr(self.mapping))
 

@@ -50,10 +50,18 @@ def to_corner_origin(K: Float64, convention: PixelConvention) -> Float64:
     return out
 
 
-def same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """True when two (height, width) have the same shape within 1 %."""
+def same_aspect(size: tuple[int, int], other: tuple[int, int], *, step_px: int = 0) -> bool:
+    """True when two (height, width) have the same shape within 1 %.
+
+    Args:
+        size: of a picture, maybe after a program resized it and rounded each side by less than `step_px`.
+        other: of the picture it is compared with.
+        step_px: 0 where nothing was rounded.
+    """
     ratio = (size[1] * other[0]) / (size[0] * other[1])
-    return abs(ratio - 1.0) <= ASPECT_TOLERANCE
+    scale = max(size) / max(other)
+    rounded = all(abs(have - side * scale) < step_px for have, side in zip(size, other, strict=True))
+    return rounded or abs(ratio - 1.0) <= ASPECT_TOLERANCE
 
 
 def scale_intrinsics(K: Float64, *, from_size: tuple[int, int], to_size: tuple[int, int]) -> Float64:

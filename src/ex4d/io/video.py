@@ -41,6 +41,8 @@ class VideoInfo:
         rotation_deg: clockwise turn that was applied to the coded frames: 0, 90, 180 or 270.
         is_still: whether it is an image.
         notices: what is changed or ignored on reading.
+        focal_35mm: focal length that the camera noted, as its 35 mm equivalent in mm, or None;
+            `exif.focal_from_35mm` turns it into px.
     """
 
     height: int
@@ -54,6 +56,7 @@ class VideoInfo:
     rotation_deg: int
     is_still: bool
     notices: tuple[str, ...]
+    focal_35mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +145,7 @@ class VideoReader:
         try:
             self._worker.ask(op="stream", path=str(self._path), selection=_for_worker(self._selection))
             self._header = self._worker.receive_header()
-            self.info = _info(self._header)
+            self.info = _info(self._header, self._worker.focal_35mm)
             self.height, self.width = self._output_size()
         except BaseException:
             self._worker.close()
@@ -275,7 +278,7 @@ def _for_worker(selection: VideoSelection) -> dict[str, object]:
     return asdict(part)
 
 
-def _info(header: FrameHeader) -> VideoInfo:
+def _info(header: FrameHeader, focal_35mm: float | None) -> VideoInfo:
     height, width = display_size(header)
     notices = [clean_text(str(notice)) for notice in header.notices]
     rotation = {(1, 1): 0, (0, 1): 90, (1, -1): 180, (0, -1): 270}
@@ -300,6 +303,7 @@ def _info(header: FrameHeader) -> VideoInfo:
         rotation_deg=rotation[turn],
         is_still=header.is_still,
         notices=tuple(notices),
+        focal_35mm=focal_35mm,
     )
 
 

@@ -70,6 +70,8 @@ class CameraConfig:
     Attributes:
         cam: presets ``NAME[:VALUE]``, keyframe files or camera files; one prior folder each.
         pivot: ``auto``, ``near``, ``median``, ``PX,PY`` or a depth in scene units.
+        source_cameras: ``auto`` (those that come with the depth, else found in the clip where it moves), ``static``,
+            or a file or folder of cameras, one a frame.
         motion: where the source camera is known to move: ``relative`` adds the path to its motion (keeps the
             shake, as EX-4D does), ``world`` starts at its first view and ignores how it moves on (steady).
         freeze: hold this source frame (an index into the selected frames) while the camera moves.
@@ -80,6 +82,7 @@ class CameraConfig:
 
     cam: tuple[str, ...] = ("30",)
     pivot: str = "auto"
+    source_cameras: str = "auto"
     motion: Motion = "relative"
     freeze: int | None = None
     num_frames: int | None = None
@@ -171,10 +174,11 @@ def _are_numbers(text: str) -> bool:
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
-    """JSON types only. Whether depth is cached changes no byte and is left out."""
+    """JSON types only. Whether depth is cached, or weights are fetched, changes no byte and is left out."""
     data = asdict(config)
     data["camera"]["cam"] = list(config.camera.cam)
-    del data["depth"]["cache"]
+    for name in ("cache", "download"):
+        del data["depth"][name]
     return data
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ex4d.core.video import Video
+from ex4d.depth.registry import ESTIMATORS
 from ex4d.depth.result import Selection
-from ex4d.depth.source import ESTIMATORS
 from ex4d.errors import ConfigError, InputError, OutputError
 from ex4d.io import prior as names
 from ex4d.io.decode.select import Selection as FrameSelection
@@ -47,6 +47,7 @@ class WorkingSource:
         rgbd: the recording it comes from, where it is one.
         audio: (file, seconds into it) where there is sound to copy.
         is_still: whether the input is one picture.
+        focal_35mm: 35 mm equivalent of the focal length that the camera wrote into the file, mm, or None.
     """
 
     clip: VideoClip
@@ -55,6 +56,7 @@ class WorkingSource:
     rgbd: RgbdInput | None
     audio: tuple[Path, float] | None
     is_still: bool
+    focal_35mm: float | None = None
 
 
 def describe_input(config: RunConfig) -> dict[str, str]:
@@ -84,10 +86,20 @@ def describe_input(config: RunConfig) -> dict[str, str]:
         if depth.is_dir() and not is_rgbd_folder(depth):
             list_depth_images(depth)  # a mistyped folder is told apart before gigabytes of it are hashed
         described["depth_sha256"] = hash_path(depth)
-    for spec in config.camera.cam:
-        if is_camera_file(spec):
-            described[f"camera_sha256 {spec}"] = hash_path(Path(spec))
+    for spec in (*filter(is_camera_file, config.camera.cam), *_more_files(config)):
+        if not Path(spec).exists():
+            raise InputError(f"a file or folder at {spec}", "nothing there", "check the name")
+        described[f"camera_sha256 {spec}"] = hash_path(Path(spec))
     return described
+
+
+def _more_files(config: RunConfig) -> list[str]:
+    """Other files that decide the result: source cameras and subject masks."""
+    cameras = config.camera.source_cameras
+    return [
+        *([] if cameras in ("auto", "static") else [cameras]),
+        *([] if config.depth.subject_mask is None else [config.depth.subject_mask]),
+    ]
 
 
 def check_apart(config: RunConfig, output: Path) -> None:
@@ -97,7 +109,7 @@ def check_apart(config: RunConfig, output: Path) -> None:
         OutputError: they are not apart.
     """
     inside = output.resolve()
-    given = [config.input, *(spec for spec in config.camera.cam if is_camera_file(spec))]
+    given = [config.input, *filter(is_camera_file, config.camera.cam), *_more_files(config)]
     for name in [*given, config.depth.depth] if is_given_depth(config) else given:
         path = Path(name).resolve()
         if path == inside or path.is_relative_to(inside) or inside.is_relative_to(path):
@@ -160,6 +172,7 @@ def ingest(config: RunConfig, workspace: Workspace, reporter: Reporter, timings:
         rgbd=rgbd,
         audio=(path, float(record["start_s"])) if record["has_audio"] else None,
         is_still=record["is_still"],
+        focal_35mm=record["focal_35mm"],
     )
 
 
@@ -194,6 +207,7 @@ def _decode_video(
         "has_audio": info.has_audio and clip.fps is None,
         "start_s": start_s,
         "is_still": info.is_still,
+        "focal_35mm": info.focal_35mm,
         "notices": notices,
     }
 
@@ -223,6 +237,7 @@ def _decode_rgbd(
         "has_audio": False,
         "start_s": 0.0,
         "is_still": False,
+        "focal_35mm": None,
         "notices": _size_notice(height, width),
     }
 

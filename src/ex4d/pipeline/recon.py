@@ -14,18 +14,21 @@ from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.depth import DepthVideo
 from ex4d.core.depth_codes import encode_depth
 from ex4d.core.view import RenderedView
+from ex4d.depth.estimator import DepthEstimator, EstimateRequest
 from ex4d.depth.intrinsics import choose_intrinsics
 from ex4d.depth.result import DepthConfig, DepthResult
-from ex4d.depth.source import resolve_depth
+from ex4d.depth.source import FoundDepth, find_depth, finish_depth, pick_estimator
 from ex4d.io import prior as names
 from ex4d.io.encode import LosslessWriter
 from ex4d.io.encode_delivery import DeliverySettings, DeliveryWriter
+from ex4d.io.masks import open_subject_mask
 from ex4d.io.meshes import write_glb, write_ply
 from ex4d.mesh.watertight import MeshBuilder
 from ex4d.pipeline.config import RunConfig
 from ex4d.pipeline.ingest import WorkingSource
 from ex4d.pipeline.plan import PlannedCamera, plan_cameras, source_index, survey
 from ex4d.pipeline.progress import Reporter, timed_stage
+from ex4d.pipeline.source_cameras import SourceCameras, find_source_cameras, scale_cameras
 from ex4d.pipeline.view import output_times, render_view
 from ex4d.pipeline.workspace import Workspace
 
@@ -36,17 +39,17 @@ class Geometry:
 
     Attributes:
         depth: how the depth was found.
-        source_path: source cameras.
+        source_path: source cameras, in the unit of the depth.
+        cameras: where they are from.
         planned: target paths.
         survey: see `plan.survey`.
-        intrinsics: the sentence that says where K is from.
     """
 
     depth: DepthResult
     source_path: CameraPath
+    cameras: SourceCameras
     planned: list[PlannedCamera]
     survey: dict[str, Any]
-    intrinsics: str
 
 
 def num_threads() -> int:
@@ -57,21 +60,11 @@ def num_threads() -> int:
 def find_geometry(
     config: RunConfig, source: WorkingSource, workspace: Workspace, reporter: Reporter, timings: dict[str, float]
 ) -> Geometry:
-    """Depth, intrinsics, target paths and the survey; every complaint about them comes from here."""
-    with timed_stage(reporter, timings, "depth", None):
-        depth = resolve_depth(source.clip, _depth_config(config), selection=source.selection, rgbd=source.rgbd)
-    for notice in (f"depth: {depth.description}", *depth.notices):
+    """Depth, source cameras, target paths and the survey; every complaint about them comes from here."""
+    depth, cameras = find_depth_and_cameras(config, source, workspace, reporter, timings)
+    source_path, scaled = scale_cameras(cameras, depth)
+    for notice in (f"depth: {depth.description}", *depth.notices, *scaled):
         reporter.note(notice)
-    K, sentence = choose_intrinsics(
-        height=source.clip.height,
-        width=source.clip.width,
-        file_K=depth.K,
-        fov_deg=config.camera.fov_deg,
-        focal_px=config.camera.focal_px,
-        geometry=config.geometry.name,
-    )
-    reporter.note(sentence)
-    source_path = depth.source_path(K)
     shows = source_index(config, source.clip.num_frames, is_still=source.is_still)
     planned = plan_cameras(config, source_path, depth.depth, shows, reporter)
     found = workspace.result("survey")
@@ -82,7 +75,83 @@ def find_geometry(
     for camera in found["cameras"]:
         for warning in camera["warnings"]:
             reporter.note(f"warning: {warning}")
-    return Geometry(depth=depth, source_path=source_path, planned=planned, survey=found, intrinsics=sentence)
+    return Geometry(depth=depth, source_path=source_path, cameras=cameras, planned=planned, survey=found)
+
+
+def find_depth_and_cameras(
+    config: RunConfig, source: WorkingSource, workspace: Workspace, reporter: Reporter, timings: dict[str, float]
+) -> tuple[DepthResult, SourceCameras]:
+    """Both, in the order that they need each other.
+
+    Depth that may bring cameras or K comes first. Estimators that do not are told the cameras, which are looked for
+    before; landmarks of these then anchor their disparity.
+    """
+    settings = _depth_config(config)
+    estimator = pick_estimator(settings.depth, has_depth=source.rgbd is not None)
+    request = _request(config, source, reporter)
+    first = estimator is None or estimator.brings_cameras
+    found = _find(config, source, estimator, request, workspace, reporter, timings) if first else None
+    cameras = find_source_cameras(config, source, found, workspace, reporter, timings)
+    request = replace(request, K=cameras.path.K[0], cameras=cameras.path, landmarks=cameras.landmarks)
+    if found is None:
+        found = _find(config, source, estimator, request, workspace, reporter, timings)
+    with timed_stage(reporter, timings, "depth mapping", None):
+        depth = finish_depth(found, source.clip, settings, request=request)
+    return depth, cameras
+
+
+def _request(config: RunConfig, source: WorkingSource, reporter: Reporter) -> EstimateRequest:
+    """What an estimator is told before anything is known of the cameras."""
+    clip, depth, camera = source.clip, config.depth, config.camera
+    typed = camera.fov_deg is not None or camera.focal_px is not None or source.focal_35mm is not None
+    K = None
+    if typed:
+        K, _ = choose_intrinsics(
+            height=clip.height,
+            width=clip.width,
+            fov_deg=camera.fov_deg,
+            focal_px=camera.focal_px,
+            focal_35mm=source.focal_35mm,
+        )
+    subject = None
+    if depth.subject_mask is not None:
+        subject = open_subject_mask(
+            depth.subject_mask,
+            num_frames=clip.num_frames,
+            height=clip.height,
+            width=clip.width,
+            timestamps_s=clip.timestamps_s,
+        )
+    return EstimateRequest(
+        K=K,
+        subject=subject,
+        short_side=depth.short_side,
+        device=depth.device,
+        seed=config.seed,
+        advance=reporter.advance,
+    )
+
+
+def _find(
+    config: RunConfig,
+    source: WorkingSource,
+    estimator: DepthEstimator | None,
+    request: EstimateRequest,
+    workspace: Workspace,
+    reporter: Reporter,
+    timings: dict[str, float],
+) -> FoundDepth:
+    total = None if estimator is None or estimator.is_instant else source.clip.num_frames
+    with timed_stage(reporter, timings, "depth", total):
+        return find_depth(
+            source.clip,
+            _depth_config(config),
+            estimator,
+            request=request,
+            scratch=workspace.root / "depth",
+            selection=source.selection,
+            rgbd=source.rgbd,
+        )
 
 
 def _depth_config(config: RunConfig) -> DepthConfig:

@@ -23,7 +23,7 @@ class Entry:
     Attributes:
         name: what is typed.
         kind: ``base``: a diffusers folder of Wan2.1-I2V-14B; ``adapter``: EX-4D's; ``distill``: a LoRA for few steps;
-            ``depth``: for an estimator (`depth.source.ESTIMATORS`) of the same name, or a part of it.
+            ``depth``: for an estimator (`depth.registry.ESTIMATORS`) of the same name, or a part of it.
         repo: repository on the hub.
         files: regular expression of the paths to fetch from there.
         size_gb: approximate download, 10⁹ bytes; `hub.look_up` knows it exactly.
@@ -116,8 +116,12 @@ ENTRIES: Mapping[str, Entry] = {
             ready="video_depth_anything_vits.pth",
         ),
         _depth_anything_2("da2-small", "Small", "Depth Anything V2 Small: disparity frame by frame"),
-        _depth_anything_2("da2-metric-indoor", "Metric-Indoor-Small", "the same in metres, rooms up to 20 m"),
-        _depth_anything_2("da2-metric-outdoor", "Metric-Outdoor-Small", "the same in metres, outdoors up to 80 m"),
+        _depth_anything_2(
+            "da2-metric-indoor", "Metric-Indoor-Small", "Depth Anything V2 Small in metres: rooms, up to 20 m"
+        ),
+        _depth_anything_2(
+            "da2-metric-outdoor", "Metric-Outdoor-Small", "Depth Anything V2 Small in metres: outdoors, up to 80 m"
+        ),
         Entry(
             name="da3metric-large",
             kind="depth",

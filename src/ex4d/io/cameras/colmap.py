@@ -117,6 +117,7 @@ def assemble(cameras: dict[int, ColmapCamera], images: list[ColmapImage]) -> Raw
         source_index=source_index,
         sizes=tuple(camera.size for camera in chosen),
         notices=notices,
+        names=tuple(images[i].name for i in order),
     )
 
 

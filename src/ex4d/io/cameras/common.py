@@ -39,6 +39,8 @@ class RawCameras:
         source_index: int64 [N].
         sizes: (height, width) of each camera, or empty where the file does not say.
         notices: sentences for people.
+        names: the pictures' names in the order of the cameras, where the file has them, else empty.
+        squeeze_px: a program that resized the pictures to `sizes` rounded each side by less than this.
     """
 
     K: Float64
@@ -46,6 +48,8 @@ class RawCameras:
     source_index: Int64
     sizes: tuple[Size, ...]
     notices: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    squeeze_px: int = 0
 
 
 def finish(raw: RawCameras, size: Size | None) -> tuple[CameraPath, tuple[str, ...]]:
@@ -113,7 +117,7 @@ def _at_size(raw: RawCameras, size: Size | None, notices: list[str]) -> tuple[Fl
     for each in own:
         if each == size:
             continue
-        if not same_aspect(each, size):
+        if not same_aspect(each, size, step_px=raw.squeeze_px):
             raise CameraPathError(
                 f"cameras of images of the shape {size[1]}x{size[0]}",
                 f"cameras of {each[1]}x{each[0]} images",
@@ -123,6 +127,18 @@ def _at_size(raw: RawCameras, size: Size | None, notices: list[str]) -> tuple[Fl
         intrinsics[chosen] = scale_intrinsics(intrinsics[chosen], from_size=each, to_size=size)
         notices.append(f"camera intrinsics were scaled from {each[1]}x{each[0]} to {size[1]}x{size[0]}")
     return intrinsics, size
+
+
+def size_from_center(intrinsics: Float64) -> tuple[Size, ...]:
+    """(height, width) of each K [N,3,3] of a program that keeps no image size but puts c at (W/2, H/2).
+
+    Raises:
+        CameraPathError: a principal point that no picture has.
+    """
+    doubled = 2 * intrinsics[:, :2, 2]
+    if not (np.isfinite(doubled).all() and (doubled >= 1).all() and (doubled < 2**31).all()):
+        raise CameraPathError("a principal point inside the image in intrinsics", "another value")
+    return tuple((round(float(cy)), round(float(cx))) for cx, cy in doubled)
 
 
 def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> Float64:

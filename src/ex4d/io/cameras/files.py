@@ -1,4 +1,4 @@
-"""Camera files in and out: ours, npz, COLMAP, nerfstudio and Blender."""
+"""Camera files in and out: ours, npz, COLMAP, nerfstudio and Blender; in only: ViPE, Depth Anything 3, MegaSaM."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +14,14 @@ from ex4d.io.cameras import blender, nerfstudio
 from ex4d.io.cameras.colmap import find_colmap_model, read_colmap_text, write_colmap_text
 from ex4d.io.cameras.colmap_binary import read_colmap_binary, write_colmap_binary
 from ex4d.io.cameras.common import RawCameras, Size, finish, rebase_path
+from ex4d.io.cameras.estimated import find_vipe_clip, read_estimated_npz, read_vipe_cameras
 from ex4d.io.cameras.npz import read_cameras_npz, write_cameras_npz
 from ex4d.io.cameras.own_json import cameras_from_dict, write_cameras_json
 from ex4d.io.strict_json import read_json_object
 
 CameraFileKind = Literal["json", "npz", "colmap-text", "colmap-binary", "nerfstudio", "blender-json", "blender-script"]
 
-READABLE = "cameras.json, .npz, transforms.json, a Blender side file, or a COLMAP model folder"
+READABLE = "cameras.json, .npz, transforms.json, a Blender side file, a COLMAP model folder or a ViPE result folder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +43,17 @@ def read_cameras(
     """Read cameras of any known kind, chosen by suffix and content.
 
     Args:
-        file: ``.json`` (ours, nerfstudio, NeRF-synthetic or the Blender side file), ``.npz`` (ours or the
-            release's) or a folder with a COLMAP model.
+        file: ``.json`` (ours, nerfstudio, NeRF-synthetic or the Blender side file), ``.npz`` (ours, the
+            release's, Depth Anything 3's, MegaSaM's, or ViPE's ``pose/NAME.npz`` beside its ``intrinsics``),
+            a folder with a COLMAP model, or a ViPE result folder of one clip.
         height: px of the frames the cameras are for; intrinsics of another size of the same aspect (1 %)
             are scaled, with a notice. None keeps the file's size.
         width: px; given with `height` or not at all.
         rebase: turn the world so that camera 0 is at its origin (as source cameras must be). Otherwise
             the file's world is kept, and only its camera axes become OpenCV's.
+
+    `source_index` of the path says which frame each camera is, where the file numbers its frames (ViPE);
+    otherwise it counts 0, 1, 2, ... Whether there is one for every frame is for the caller to check.
 
     Raises:
         CameraPathError: the file is missing, of no known kind, broken, or for images of another shape.
@@ -67,17 +72,34 @@ def read_cameras(
 
 def _read_raw(file: Path, size: Size | None) -> RawCameras:
     if file.is_dir():
-        model = find_colmap_model(file)
-        if model is None:
-            raise CameraPathError(f"a COLMAP model (cameras and images, .bin or .txt) in {file}", "none")
-        return (read_colmap_binary if model[1] == ".bin" else read_colmap_text)(model[0])
+        raw = read_colmap_model(file)
+        clip = None if raw is not None else find_vipe_clip(file)
+        if clip is not None:
+            return read_vipe_cameras(clip)
+        if raw is None:
+            raise CameraPathError(
+                f"a COLMAP model (cameras and images, .bin or .txt) or ViPE's pose and intrinsics in {file}", "neither"
+            )
+        return raw
     if not file.is_file():
         raise CameraPathError(f"a camera file at {file}", "nothing there", "check the name")
     if file.suffix.lower() == ".npz":
-        return read_cameras_npz(file)
+        return read_estimated_npz(file) or read_cameras_npz(file)
     if file.suffix.lower() == ".json":
         return _from_json(read_json_object(file), file, size)
     raise CameraPathError(READABLE, f"{file.name!r}", "pass the COLMAP folder itself, or export one of these")
+
+
+def read_colmap_model(folder: Path) -> RawCameras | None:
+    """Cameras of the COLMAP model in a folder (or its ``sparse``), ordered by image name; None if there is none.
+
+    Raises:
+        CameraPathError: damaged, or a camera with distortion.
+    """
+    model = find_colmap_model(folder)
+    if model is None:
+        return None
+    return (read_colmap_binary if model[1] == ".bin" else read_colmap_text)(model[0])
 
 
 def _from_json(obj: dict[str, Any], file: Path, size: Size | None) -> RawCameras:

@@ -18,12 +18,30 @@ from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath
 from ex4d.errors import CameraPathError
 from ex4d.io.atomic import atomic_path
-from ex4d.io.cameras.common import MAX_CAMERAS, OPENGL, RawCameras, Size
+from ex4d.io.cameras.common import MAX_CAMERAS, OPENGL, RawCameras, size_from_center
 from ex4d.io.intrinsics import to_corner_origin
 
 OUR_KEYS = ("K", "world_to_camera", "source_index", "height", "width")
 OFFICIAL_KEYS = ("extrinsics", "intrinsics")
 MAX_MEMBER_BYTES = 64 * 2**20
+_MAX_HEADER_BYTES = 1 << 16
+
+_DAMAGE = (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    TypeError,
+    struct.error,
+)
+"""What zipfile and NumPy raise on damaged or hostile archives."""
 
 
 def read_cameras_npz(file: Path) -> RawCameras:
@@ -32,18 +50,23 @@ def read_cameras_npz(file: Path) -> RawCameras:
     Raises:
         CameraPathError: not an npz, neither set of keys, arrays of another shape or kind.
     """
-    keys = _list_members(file)
+    keys = list_members(file)
     if set(OUR_KEYS) <= keys:
-        return _ours({key: _read_member(file, key) for key in OUR_KEYS})
+        return _ours({key: read_member(file, key) for key in OUR_KEYS})
     if set(OFFICIAL_KEYS) <= keys:
-        return _official({key: _read_member(file, key) for key in OFFICIAL_KEYS})
+        return _official({key: read_member(file, key) for key in OFFICIAL_KEYS})
     raise CameraPathError(
         f"the arrays {', '.join(OUR_KEYS)} or {', '.join(OFFICIAL_KEYS)} in {file}",
         ", ".join(sorted(keys)[:8]) or "none",
     )
 
 
-def _list_members(file: Path) -> set[str]:
+def list_members(file: Path) -> set[str]:
+    """Names of the arrays of an npz.
+
+    Raises:
+        CameraPathError: not a zip archive.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
@@ -51,8 +74,12 @@ def _list_members(file: Path) -> set[str]:
         raise CameraPathError(f"an npz file at {file}", str(error)[:200], "export the cameras again") from error
 
 
-def _read_member(file: Path, key: str) -> NDArray[Any]:
-    """One array; parsed here, so that no declared size is believed and nothing is unpickled."""
+def read_member(file: Path, key: str) -> NDArray[Any]:
+    """One array of an npz; parsed here, so that no declared size is believed and nothing is unpickled.
+
+    Raises:
+        CameraPathError: missing, damaged, not numbers, or larger than `MAX_MEMBER_BYTES`.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             info = archive.getinfo(f"{key}.npy")
@@ -60,12 +87,7 @@ def _read_member(file: Path, key: str) -> NDArray[Any]:
                 raise CameraPathError(f"an array of at most {MAX_MEMBER_BYTES // 2**20} MiB at {key}", "a larger one")
             data = archive.read(info)
         stream = io.BytesIO(data)
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read_header(stream)
+        shape, fortran, dtype = _read_header(stream)
         if dtype.kind not in "fiu":
             raise CameraPathError(f"numbers in the array {key}", f"{dtype}")
         count = 1
@@ -75,23 +97,39 @@ def _read_member(file: Path, key: str) -> NDArray[Any]:
             raise CameraPathError(f"{shape} numbers in the array {key}", "another amount of data", "export again")
         array = np.frombuffer(data, dtype, offset=stream.tell(), count=count)
         return array.reshape(shape, order="F" if fortran else "C")
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        KeyError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        SyntaxError,
-        RecursionError,
-        MemoryError,
-        TypeError,
-        struct.error,
-    ) as error:
-        got = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CameraPathError(f"a readable array {key} in {file}", got, "export the cameras again") from error
+    except _DAMAGE as error:
+        raise _unreadable(file, key, error) from error
+
+
+def read_member_shape(file: Path, key: str) -> tuple[int, ...]:
+    """The shape of one array of an npz, from its header alone; at least one axis, nothing negative.
+
+    Raises:
+        CameraPathError: missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as stream:
+            shape = _read_header(io.BytesIO(stream.read(_MAX_HEADER_BYTES)))[0]
+    except _DAMAGE as error:
+        raise _unreadable(file, key, error) from error
+    if not shape or min(shape) < 1:
+        raise CameraPathError(f"an array that is not empty at {key} in {file}", f"shape {list(shape)}")
+    return shape
+
+
+def _read_header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether Fortran order, and kind of numbers."""
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    return read_header(stream)
+
+
+def _unreadable(file: Path, key: str, error: Exception) -> CameraPathError:
+    got = " ".join(str(error).split())[:200] or type(error).__name__
+    return CameraPathError(f"a readable array {key} in {file}", got, "export the cameras again")
 
 
 def _matrices(arrays: dict[str, NDArray[Any]], key: str, side: int) -> Float64:
@@ -140,17 +178,9 @@ def _official(arrays: dict[str, NDArray[Any]]) -> RawCameras:
         K=to_corner_origin(intrinsics, "official"),
         world_to_camera=OPENGL @ extrinsics if is_opengl else extrinsics,
         source_index=np.arange(num, dtype=np.int64),
-        sizes=_size_from_center(intrinsics),
+        sizes=size_from_center(intrinsics),
         notices=notice,
     )
-
-
-def _size_from_center(intrinsics: Float64) -> tuple[Size, ...]:
-    """The release keeps no image size but c = (W/2, H/2)."""
-    doubled = 2 * intrinsics[:, :2, 2]
-    if not (np.isfinite(doubled).all() and (doubled >= 1).all() and (doubled < 2**31).all()):
-        raise CameraPathError("a principal point inside the image in intrinsics", "another value")
-    return tuple((round(float(cy)), round(float(cx))) for cx, cy in doubled)
 
 
 def write_cameras_npz(file: Path, path: CameraPath) -> None:

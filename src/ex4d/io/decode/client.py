@@ -28,6 +28,7 @@ from ex4d.io.decode.protocol import (
     TIMES,
     FrameHeader,
 )
+from ex4d.io.exif import LONGEST_MM, SHORTEST_MM
 
 # Runs in an isolated interpreter, which sees neither the current folder nor PYTHON* variables: a stranger's
 # "av.py" beside the video is never imported. It gets the parent's own search path instead.
@@ -66,6 +67,9 @@ class DecodeWorker:
 
     Args:
         limits: bounds; the time between two signs of life is held here, the rest by the child itself.
+
+    Attributes:
+        focal_35mm: 35 mm equivalent in mm that the file of the last header names, or None.
     """
 
     def __init__(self, limits: DecodeLimits) -> None:
@@ -88,6 +92,7 @@ class DecodeWorker:
         _enlarge_pipe(self._records)
         self._watchdog = _Watchdog(self._process, limits.stall_timeout_s)
         self._answering = False
+        self.focal_35mm: float | None = None
 
     def __enter__(self) -> "DecodeWorker":
         return self
@@ -125,8 +130,10 @@ class DecodeWorker:
         data = self._receive_json(HEADER, kind, length)
         try:
             header = FrameHeader.from_json(data)
-        except ValueError as error:
+            focal_35mm = float(json.loads(data).get("focal_35mm", 0.0))
+        except (ValueError, TypeError) as error:
             raise self._broken("a header that makes no sense") from error
+        self.focal_35mm = focal_35mm if SHORTEST_MM <= focal_35mm <= LONGEST_MM else None
         if header.height * header.width > self._limits.max_pixels:
             raise self._broken("a frame size beyond the limit")
         return header

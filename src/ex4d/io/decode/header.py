@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import av
@@ -11,6 +12,7 @@ from av.video.frame import VideoFrame
 
 from ex4d.io.decode.media import MediaSource, display_orientation
 from ex4d.io.decode.protocol import FrameHeader
+from ex4d.io.exif import focal_35mm_of_mov, focal_35mm_of_video
 
 # ITU-T H.273 code points, as FFmpeg uses them.
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
@@ -22,7 +24,18 @@ _HD_LINES = 720
 _MAX_PIXEL_ASPECT = 4.0
 
 
-def media_header(source: MediaSource, frame: VideoFrame) -> FrameHeader:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaHeader(FrameHeader):
+    """What the worker says about a file that a camera may have written; `client` reads the added field.
+
+    Attributes:
+        focal_35mm: 35 mm equivalent of the focal length in mm; 0 where the file does not say.
+    """
+
+    focal_35mm: float = 0.0
+
+
+def media_header(source: MediaSource, frame: VideoFrame) -> MediaHeader:
     """The header of a video whose first frame is `frame`; adds notices to `source`."""
     codec = source.stream.codec_context
     transfer = {_PQ: "pq", _HLG: "hlg"}.get(frame.color_trc, "sdr")
@@ -34,7 +47,7 @@ def media_header(source: MediaSource, frame: VideoFrame) -> FrameHeader:
     _note_oddities(source, frame)
     rate = source.rate
     plane = 3 if layout.startswith("yuv") else 1
-    return FrameHeader(
+    return MediaHeader(
         layout=layout,
         height=frame.height,
         width=frame.width,
@@ -54,7 +67,16 @@ def media_header(source: MediaSource, frame: VideoFrame) -> FrameHeader:
         pix_fmt=frame.format.name,
         has_audio=bool(source.container.streams.audio),
         notices=tuple(source.notices),
+        focal_35mm=_focal_35mm(source),
     )
+
+
+def _focal_35mm(source: MediaSource) -> float:
+    """35 mm equivalent in mm that the file names; 0 if it does not."""
+    named = focal_35mm_of_video(source.stream.metadata, source.container.metadata)
+    if named is None and source.container.format.name.startswith("mov"):
+        named = focal_35mm_of_mov(source.path)
+    return named or 0.0
 
 
 def matrix_of(frame: VideoFrame) -> str:

@@ -3,18 +3,25 @@
 FFmpeg would need a demuxer for each still format; Pillow knows EXIF orientation and colour profiles as well.
 """
 
+import contextlib
 import io
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
 
 from ex4d.errors import MediaError
+from ex4d.io.decode.header import MediaHeader
 from ex4d.io.decode.limits import ALLOWED_STILLS, DecodeLimits
 from ex4d.io.decode.media import check_pixels
-from ex4d.io.decode.protocol import FrameHeader
+from ex4d.io.exif import focal_35mm_of_exif
+
+_EXIF_IFD = 0x8769
+# Pillow's parsers raise all of these on broken files.
+_PARSER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, ArithmeticError)
 
 
-def read_still(path: Path, limits: DecodeLimits) -> tuple[FrameHeader, bytes]:
+def read_still(path: Path, limits: DecodeLimits) -> tuple[MediaHeader, bytes]:
     """Decode an image to sRGB.
 
     Returns:
@@ -32,14 +39,14 @@ def read_still(path: Path, limits: DecodeLimits) -> tuple[FrameHeader, bytes]:
             check_pixels(path, image.height, image.width, limits)
             codec, mode, notices = str(image.format).lower(), image.mode, _notices(image)
             image.load()
+            focal_35mm = _focal_35mm(image)
             upright = ImageOps.exif_transpose(image)
             rgb = _to_srgb(upright, notices)
     except UnidentifiedImageError as error:
         raise _damaged(path, "not a known image") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, ArithmeticError) as error:
-        # Pillow's parsers raise all of these on broken files.
+    except _PARSER_ERRORS as error:
         raise _damaged(path, str(error)[:200]) from error
-    header = FrameHeader(
+    header = MediaHeader(
         layout="rgb24",
         height=rgb.height,
         width=rgb.width,
@@ -49,8 +56,16 @@ def read_still(path: Path, limits: DecodeLimits) -> tuple[FrameHeader, bytes]:
         pix_fmt=mode,
         is_still=True,
         notices=tuple(notices),
+        focal_35mm=focal_35mm,
     )
     return header, rgb.tobytes()
+
+
+def _focal_35mm(image: Any) -> float:
+    """35 mm equivalent in mm; 0 where the picture does not say, or its Exif block is damaged."""
+    with contextlib.suppress(*_PARSER_ERRORS, AttributeError, struct.error):
+        return focal_35mm_of_exif(image.getexif().get_ifd(_EXIF_IFD), image.height, image.width) or 0.0
+    return 0.0
 
 
 def _damaged(path: Path, reason: str) -> MediaError:

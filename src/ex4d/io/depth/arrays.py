@@ -48,14 +48,16 @@ class ArrayFrames:
     Args:
         path: the file.
         member: the archive's member (``"depth.npy"``), or None for a .npy file.
+        kinds: NumPy's letters of the accepted kinds of numbers.
 
     Raises:
         DepthError: a damaged file, an object array (pickle), a shape or size that cannot be depth.
     """
 
-    def __init__(self, path: Path, member: str | None = None) -> None:
+    def __init__(self, path: Path, member: str | None = None, *, kinds: str = "fiu") -> None:
         self._path = path
         self._member = member
+        self._kinds = kinds
         self._what = path.name if member is None else f"{path.name}[{member.removesuffix('.npy')}]"
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
@@ -80,7 +82,7 @@ class ArrayFrames:
 
     def _read_header(self, stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
         shape, dtype, fortran, offset = read_npy_header(stream)
-        if dtype.kind not in "fiu":
+        if dtype.kind not in self._kinds:
             raise DepthError(f"numbers in {self._what}", f"dtype {dtype}", "save a float or integer array, no objects")
         if fortran and len(shape) > 1:
             raise DepthError(f"{self._what} in C order", "Fortran order", "save np.ascontiguousarray(depth)")

@@ -110,6 +110,7 @@ class RawDepthClip:
         path: the source cameras, or None.
         description: what this is, for people.
         notices: what was assumed or substituted.
+        squeeze_px: the maps are the whole picture with each side rounded by less than this; 0: not at all.
     """
 
     frames: DepthFrames
@@ -124,6 +125,7 @@ class RawDepthClip:
     path: CameraPath | None = None
     description: str = "depth file"
     notices: tuple[str, ...] = field(default=())
+    squeeze_px: int = 0
 
     def __post_init__(self) -> None:
         check_array("RawDepthClip.frame_index", self.frame_index, np.int64, (None,))

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from ex4d.core.arrays import Float32, Int64
+from ex4d.core.depth import DepthScale
 from ex4d.errors import CameraPathError, DepthError
+from ex4d.io.atomic import write_json_atomic
 from ex4d.io.depth.clip import frame_runs
 from ex4d.io.depth.raw import check_declared_size
 from ex4d.io.strict_json import read_json_object
@@ -42,24 +44,40 @@ class VideoFrames:
 
 
 def read_z_min(path: Path) -> float | None:
-    """z_min of the prior folder that a depth video lies in, or None where no ``prior.json`` is beside it.
+    """z_min of a depth video of ours, or None where nothing beside it says that it is one.
 
-    ``prior.json`` holds ``z_min`` as one number, or one number for each video under its name without suffix.
+    It stands in ``prior.json`` of the prior folder that the video lies in, as one number, or one number for each video
+    under its name without suffix; or in ``NAME.json`` beside ``NAME.mkv`` (see `write_z_min`).
 
     Raises:
-        DepthError: a ``prior.json`` that cannot be read or names no usable z_min.
+        DepthError: such a file that cannot be read or names no usable z_min.
     """
-    info = path.with_name("prior.json")
+    prior, own = path.with_name("prior.json"), path.with_suffix(".json")
+    info = prior if prior.is_file() else own
     if not info.is_file():
         return None
     try:
         content: dict[str, Any] = read_json_object(info)
         z_min = content.get("z_min")
+        if z_min is None and info == own:
+            return None  # another program's file of that name
         if isinstance(z_min, dict):
             z_min = z_min.get(path.stem)
         value = float(z_min if z_min is not None else "nothing")
     except (CameraPathError, ValueError, TypeError) as error:
-        raise DepthError(f"z_min for {path.name} in {info}", str(error), "write the prior folder again") from error
+        raise DepthError(f"z_min for {path.name} in {info}", str(error), f"write {info.parent} again") from error
     if not 0 < value < float("inf"):
-        raise DepthError(f"z_min > 0 for {path.name} in {info}", f"{value}", "write the prior folder again")
+        raise DepthError(f"z_min > 0 for {path.name} in {info}", f"{value}", f"write {info.parent} again")
     return value
+
+
+def write_z_min(path: Path, z_min: float, scale: DepthScale) -> None:
+    """Note beside a depth video what its codes (`core.depth_codes`) mean, for `read_z_min` and for people.
+
+    Args:
+        path: the video, ``NAME.mkv``; ``NAME.json`` is written.
+        z_min: the nearest depth of the clip, > 0.
+        scale: of the depth.
+    """
+    content = {"codes": "round(65535 * z_min / z), 0 = unknown", "z_min": z_min, "scale": scale}
+    write_json_atomic(path.with_suffix(".json"), content)

@@ -1,4 +1,9 @@
-"""Record3D exports (record3d.app): ``metadata.json`` with K and poses, pictures, depth as .exr, .npy or .png."""
+"""Record3D exports (record3d.app): ``metadata.json`` with K and poses, pictures, depth as .exr, .npy or .png.
+
+K (column by column) and perFrameIntrinsicCoeffs (fx, fy, cx, cy) belong to pictures of w x h px and count from the
+centre of the first pixel, as ARKit's camera intrinsics do; poses are qx qy qz qw tx ty tz, camera to world in metres
+with OpenGL axes (github.com/marek-simonik/record3d, issues 27 and 33). EXR depth is float32 metres (issue 67).
+"""
 
 import json
 from pathlib import Path
@@ -9,8 +14,8 @@ import numpy as np
 from ex4d.core.arrays import Float64
 from ex4d.errors import InputError
 from ex4d.io.depth.images import natural_key
-from ex4d.io.intrinsics import to_corner_origin
-from ex4d.io.rgbd.frames import COLOR_SUFFIXES
+from ex4d.io.intrinsics import same_aspect, scale_intrinsics, to_corner_origin
+from ex4d.io.rgbd.frames import COLOR_SUFFIXES, read_color_image
 from ex4d.io.rgbd.poses import poses_from_quaternions
 from ex4d.io.rgbd.recording import Recording
 
@@ -34,7 +39,8 @@ def open_record3d(folder: Path, fps: float) -> Recording:
     """List a Record3D export. Its poses are camera-to-world with OpenGL axes, quaternion x y z w first.
 
     Raises:
-        InputError: damaged metadata, a picture without depth, LZFSE-compressed depth.
+        InputError: damaged metadata, a picture without depth, or pictures of another shape than K is for.
+        MediaError: the first picture cannot be read.
     """
     file = find_metadata(folder)
     if file is None:
@@ -44,13 +50,16 @@ def open_record3d(folder: Path, fps: float) -> Recording:
     depths = [_depth_of(file.parent, color.stem) for color in colors]
     num = len(colors)
     notices: list[str] = []
+    K = _intrinsics(content, num, file)
+    if K is not None:
+        K = _at_picture_size(K, content, colors[0], notices)
     divisor = 1000.0 if depths[0].suffix == ".png" else 1.0
     return Recording(
         color_files=colors,
         depth_files=depths,
         timestamps_s=_timestamps(content, num, fps, notices),
         divisor=divisor,
-        K=_intrinsics(content, num, file),
+        K=K,
         camera_to_world=_poses(content, num, file, notices),
         notices=notices,
         description=f"Record3D export {folder.name}",
@@ -117,6 +126,23 @@ def _intrinsics(content: dict[str, Any], num: int, file: Path) -> Float64 | None
         raise InputError(f"positive focal lengths in {file}", "zero or less")
     K[..., 2, :] = (0, 0, 1)
     return to_corner_origin(K, "record3d")
+
+
+def _at_picture_size(K: Float64, content: dict[str, Any], picture: Path, notices: list[str]) -> Float64:
+    """K for pictures of the size they have, where the metadata say that it is for another one."""
+    stated = content.get("h"), content.get("w")
+    if not all(isinstance(side, int) and 0 < side < 1 << 20 for side in stated):
+        return K
+    own, size = (int(content["h"]), int(content["w"])), read_color_image(picture).shape[:2]
+    if own == size:
+        return K
+    shapes = f"{own[1]}x{own[0]}", f"{size[1]}x{size[0]}"
+    if not same_aspect(own, size):
+        raise InputError(
+            f"pictures of {shapes[0]}, or another size of the same shape, as the metadata say", f"{shapes[1]}"
+        )
+    notices.append(f"K of {shapes[0]} pictures scaled to {shapes[1]}")
+    return scale_intrinsics(K, from_size=own, to_size=size)
 
 
 def _poses(content: dict[str, Any], num: int, file: Path, notices: list[str]) -> Float64 | None:
