@@ -10,6 +10,7 @@ import pytest
 from cli_tools import ex4d
 
 from ex4d.camera.presets import PRESETS
+from ex4d.cli.depth import DepthCommand
 from ex4d.cli.main import COMMANDS, main, parse
 from ex4d.cli.options import FIELDS, ReconOptions
 from ex4d.cli.recon import ReconCommand
@@ -24,6 +25,12 @@ RECON_FLAGS = [
     "--output-dir", "--overwrite", "--pivot", "--resume", "--save-mesh", "--seed", "--source-cameras", "--start",
     "--subject-mask", "--supersample", "--tear-angle-deg", "--tear-disparity-jump",
 ]  # fmt: skip
+DEPTH_FLAGS = [
+    "--depth", "--depth-anchor", "--depth-device", "--depth-kind", "--depth-scale", "--depth-size", "--download",
+    "--end", "--focal-px", "--format", "--fov-deg", "--fps", "--frames", "--help", "--max-depth", "--max-side",
+    "--no-cache", "--no-snap", "--output-dir", "--overwrite", "--resume", "--seed", "--source-cameras", "--start",
+    "--subject-mask",
+]  # fmt: skip
 MODEL_FLAGS = [
     "--adapter", "--attention", "--cache", "--compile", "--erode-px", "--fuse-lora", "--guidance-scale", "--max-vram",
     "--negative-prompt", "--no-fallback", "--no-mask-quirk", "--output-size", "--overlap-frames", "--plan", "--preset",
@@ -36,6 +43,7 @@ GENERATE_FLAGS = [
 FLAGS = {
     "run": sorted([*RECON_FLAGS, *MODEL_FLAGS, "--generator"]),
     "recon": RECON_FLAGS,
+    "depth": DEPTH_FLAGS,
     "generate": sorted([*GENERATE_FLAGS, *MODEL_FLAGS]),
     "weights": ["--help"],
     "fill": [
@@ -54,7 +62,8 @@ FLAGS = {
 TYPED = {
     "depth": "layout", "depth_kind": "disparity", "depth_scale": "1000.5", "max_depth": "20.5", "fov_deg": "60.5",
     "depth_anchor": "none", "depth_size": "196", "depth_device": "cpu", "subject_mask": "m.png",
-    "source_cameras": "static", "focal_px": "500.5", "pivot": "near", "motion": "world", "freeze": "2", "num_frames": "7", "start": "1.5",
+    "source_cameras": "static", "focal_px": "500.5", "pivot": "near", "motion": "world", "freeze": "2",
+    "num_frames": "7", "start": "1.5",
     "end": "9.5", "frames": "1:3", "max_side": "320", "fps": "12.5", "geometry": "official", "tear_angle_deg": "3.5",
     "tear_disparity_jump": "0.25", "supersample": "2", "seed": "5", "save_mesh": None, "official_files": None,
 }  # fmt: skip
@@ -67,7 +76,7 @@ def test_flags_of_each_command(command: str, capsys: pytest.CaptureFixture[str])
     # rows of the table start with a border (a space where it cannot be drawn); continuation rows are indented
     table = [line for line in shown.out.splitlines() if re.match(r"[│| ] -", line)]
     assert sorted({flag for line in table for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", line)}) == FLAGS[command]
-    if command in ("run", "recon", "generate", "demo"):
+    if command in ("run", "recon", "depth", "generate", "demo"):
         assert any("-o FOLDER, --output-dir FOLDER" in line for line in table)
 
 
@@ -93,7 +102,8 @@ def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from ex4d.cli.main import main\n"
         "for words in (['--help'], ['run', '--help'], ['recon', '--help'], ['fill', '--help'], ['demo', '--help'],\n"
-        "              ['generate', '--help'], ['weights', '--help'], ['doctor', '--help'], ['--version']):\n"
+        "              ['depth', '--help'], ['generate', '--help'], ['weights', '--help'], ['doctor', '--help'],\n"
+        "              ['--version']):\n"
         "    assert main(words) == 0\n"
         "heavy = {'numba', 'cv2', 'av', 'torch', 'diffusers', 'PIL', 'trimesh', 'OpenEXR'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -130,6 +140,26 @@ def test_each_flag_changes_its_field_and_no_other(name: str) -> None:
     assert str(holder.pop(field)) == ("True" if word is None else word)
     (before[section] if section else before).pop(field)
     assert after == before
+
+
+@pytest.mark.parametrize("name", [name for name in TYPED if f"--{name.replace('_', '-')}" in DEPTH_FLAGS])
+def test_flags_of_depth_mean_what_they_mean_to_recon(name: str) -> None:
+    words = ["clip.mp4", f"--{name.replace('_', '-')}", *([] if TYPED[name] is None else [TYPED[name] or ""])]
+    depth, recon = parse(["depth", *words]), parse(["recon", *words])
+    assert isinstance(depth, DepthCommand)
+    assert isinstance(recon, ReconCommand)
+    assert depth.resolve() == recon.resolve() != DepthCommand(input="clip.mp4").resolve()
+
+
+def test_switches_of_depth() -> None:
+    options = parse(
+        ["depth", "clip.mp4", "--no-cache", "--no-snap", "--download", "--format", "mkv", "--format", "exr"]
+    )
+    assert isinstance(options, DepthCommand)
+    depth = options.resolve().depth
+    assert (depth.cache, depth.snap, depth.download) == (False, False, True)
+    assert options.format == ("mkv", "exr")
+    assert DepthCommand(input="clip.mp4").resolve() == RunConfig(input="clip.mp4", generator="none")
 
 
 def test_cameras_are_repeated_and_may_be_negative() -> None:

@@ -25,13 +25,23 @@ def video(num_frames: int = T, height: int = H, width: int = W) -> ArrayClip[Vid
     return ArrayClip(Video(frames=frames, timestamps_s=np.arange(num_frames) / 24 + 0.5))
 
 
+def test_auto_without_weights_is_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EX4D_WEIGHTS", str(tmp_path / "none"))
+    result = resolve_depth(video(), DepthConfig(cache=False), scratch=tmp_path)
+    assert (result.name, result.is_preview, result.K, result.path) == ("builtin", True, None, None)
+    assert any("PREVIEW" in notice for notice in result.notices)
+    chunk = result.depth.read(0, T)
+    assert chunk.valid.all()
+    assert chunk.depth.shape == (T, H, W)
+
+
 def save(folder: Path, **arrays: Any) -> str:
     np.savez(folder / "d.npz", **arrays)
     return str(folder / "d.npz")
 
 
-def test_auto_without_depth_is_the_layout_preview() -> None:
-    result = resolve_depth(video(), DepthConfig())
+def test_layout_is_a_preview() -> None:
+    result = resolve_depth(video(), DepthConfig(depth="layout"))
     assert (result.name, result.is_preview, result.K, result.path) == ("layout", True, None, None)
     assert any("PREVIEW" in notice for notice in result.notices)
     chunk = result.depth.read(0, T)

@@ -58,6 +58,29 @@ def camera_path(eyes: Float64, turns: Float64, *, height: int, width: int, focal
     )
 
 
+def turning(picture: UInt8, turns: Float64) -> UInt8:
+    """uint8 [T,h,w,3]: a picture infinitely far away, which wraps around, seen by cameras that turn (f = 0.9 · side)."""
+    height, width = picture.shape[:2]
+    path = camera_path(np.zeros((len(turns), 3)), turns, height=height, width=width)
+    y, x = np.mgrid[0:height, 0:width] + 0.5
+    rays = np.stack([x, y, np.ones((height, width))], axis=-1) @ np.linalg.inv(path.K[0]).T
+    frames: list[UInt8] = []
+    for matrix in path.world_to_camera:
+        place = rays @ matrix[:3, :3] @ path.K[0].T
+        frames.append(_look_up(picture, place[..., 0] / place[..., 2] - 0.5, place[..., 1] / place[..., 2] - 0.5))
+    return np.stack(frames)
+
+
+def _look_up(picture: UInt8, u: Float64, v: Float64) -> UInt8:
+    """Bilinear, at columns u and rows v from pixel centres."""
+    x, y = np.floor(u).astype(int), np.floor(v).astype(int)
+    a, b = (u - x)[..., None], (v - y)[..., None]
+    height, width = picture.shape[:2]
+    rows, columns = (y % height, (y + 1) % height), (x % width, (x + 1) % width)
+    top, bottom = ((1 - a) * picture[row, columns[0]] + a * picture[row, columns[1]] for row in rows)
+    return np.clip(np.rint((1 - b) * top + b * bottom), 0, 255).astype(np.uint8)
+
+
 def sideways(num: int, step: float = 0.03) -> tuple[Float64, Float64]:
     """Eyes and turns of a camera that moves right, a little up and forward, turning back slowly."""
     s = np.arange(num, dtype=np.float64)
@@ -141,4 +164,51 @@ def filmed(seed: int, motion: CameraMotion, *, num: int = 20, height: int = 192,
         depth=np.stack([view.depth for view in views]),
         moves=np.stack([np.isin(view.object_id, scene.ids("mover")) for view in views]),
         sky=np.stack([view.sky for view in views]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planes:
+    """A textured slanted wall with an upright card before it, and the truth about them.
+
+    Attributes:
+        clip: the frames.
+        path: the cameras.
+        depth: float32 [T,H,W].
+        card: bool [T,H,W], True on the card.
+    """
+
+    clip: ArrayClip[Video]
+    path: CameraPath
+    depth: Float32
+    card: Bool
+
+
+def film_planes(path: CameraPath, *, card_moves: tuple[float, float] = (0.0, 0.0)) -> Planes:
+    """Ray-cast, with bilinear textures: no pixel is off by more than a rounding.
+
+    Args:
+        path: the cameras, near the origin and looking along z.
+        card_moves: to the right and down, units a frame.
+    """
+    wall, front = (noise_picture(512, 512, seed=seed, finest_px=16) for seed in (11, 12))
+    normal, distance = np.array([0.25, -0.15, 1.0]), 4.0  # normal . X = distance
+    y, x = np.mgrid[0 : path.height, 0 : path.width] + 0.5
+    frames, depths, cards = list[UInt8](), list[Float64](), list[Bool]()
+    for index, matrix in enumerate(path.world_to_camera):
+        rays = np.stack([x, y, np.ones_like(x)], axis=-1) @ np.linalg.inv(path.K[index]).T @ matrix[:3, :3]
+        eye = -matrix[:3, :3].T @ matrix[:3, 3]
+        t_wall, t_card = (distance - normal @ eye) / (rays @ normal), (2.0 - eye[2]) / rays[..., 2]
+        on_wall, on_card = (eye + t[..., None] * rays for t in (t_wall, t_card))
+        u, v = (on_card[..., axis] - card_moves[axis] * index for axis in (0, 1))
+        is_card = (np.abs(u) < 0.35) & (np.abs(v) < 0.4)
+        colors = _look_up(wall, 80 * on_wall[..., 0], 80 * on_wall[..., 1]), _look_up(front, 160 * u, 160 * v)
+        frames.append(np.where(is_card[..., None], colors[1], colors[0]))
+        depths.append(np.where(is_card, t_card, t_wall))
+        cards.append(is_card)
+    return Planes(
+        clip=clip_of(np.stack(frames), FPS),
+        path=path,
+        depth=np.stack(depths).astype(np.float32),
+        card=np.stack(cards),
     )

@@ -129,7 +129,8 @@ def summary_lines(made: "DepthFolder") -> Iterator[str]:
     if made.timings_s:
         yield f"  seconds a stage: {', '.join(f'{name} {seconds:.1f}' for name, seconds in made.timings_s.items())}"
     if stats["depth"]["is_preview"]:
-        yield f"!! PREVIEW DEPTH ({stats['depth']['source']}): nothing was measured, and no trained network looked at it."
+        source = stats["depth"]["source"]
+        yield f"!! PREVIEW DEPTH ({source}): no network has looked at this clip, things are roughly in their place."
         yield "!! For a real result: --depth FILE, an RGB-D recording as INPUT, or `ex4d weights pull vda-small` once."
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import UseAppendAction, arg
+
+from ex4d.cli.source_options import Flag, SourceOptions, optional
 
 if TYPE_CHECKING:
     from ex4d.pipeline.config import RunConfig
@@ -13,52 +15,22 @@ if TYPE_CHECKING:
 # tyro would write "{None}|FLOAT" and "(default: None)": a plain word, and no default where there is none.
 _OptionalFloat = float | None
 _OptionalInt = int | None
-Flag = Annotated[bool, arg(help_behavior_hint="")]
-"""A flag that is off unless it is typed."""
-
-
-def optional(metavar: str, **more: Any) -> Any:
-    """tyro settings of a flag that may be left out."""
-    return arg(metavar=metavar, help_behavior_hint="", **more)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconOptions:
-    """Flags of `recon` and `run`. Names on the left are typed; `FIELDS` says where each belongs in `RunConfig`."""
+class _Target:
+    """Where the new cameras go, and the files. A base of its own, so that these flags come first in the help."""
 
-    input: Annotated[Positional[str | None], optional("INPUT")] = None
-    """a video, a picture, or an RGB-D folder (Record3D, TUM, 7-Scenes)"""
     cam: Annotated[UseAppendAction[tuple[str, ...]], optional("NAME[:VALUE]")] = ()
     """where the camera goes: degrees, a preset (table below), or a file; repeat the flag for several cameras
     (default: 30)"""
     output_dir: Annotated[Path | None, optional("FOLDER", aliases=("-o",))] = None
     """folder to write; it must be new or empty (default: <input>_<cam> here)"""
 
-    depth: Annotated[str, arg(metavar="auto|NAME|PATH")] = "auto"
-    """auto: the best there is without a download; an estimator's name (layout: instant preview); or a file or
-    folder: npz, npy, 16-bit PNG or EXR folder, gray16 video, RGB-D folder"""
-    depth_kind: Literal["auto", "depth", "disparity"] = "auto"
-    """what a depth file holds; auto: by its name"""
-    depth_scale: Annotated[_OptionalFloat, optional("N")] = None
-    """numbers per metre in a depth file (default: integers 1000, floats as they are)"""
-    max_depth: Annotated[_OptionalFloat, optional("Z")] = None
-    """depth beyond this counts as unknown, in the unit of the depth"""
-    fov_deg: Annotated[_OptionalFloat, optional("DEG")] = None
-    """horizontal field of view of the clip (default: the file's K, else what the clip's motion says, else 58 across)"""
-    focal_px: Annotated[_OptionalFloat, optional("PX")] = None
-    """the same as a focal length, pixels at the working size"""
-    source_cameras: Annotated[str, arg(metavar="auto|static|FILE")] = "auto"
-    """the clip's own cameras; auto: found in the clip if it moves; or a file or folder (as for --cam)"""
-    depth_anchor: Annotated[str, arg(metavar="auto|none|landmarks|NAME")] = "auto"
-    """what gives disparity its scale and shift: a metric estimator, or points seen from several frames"""
-    depth_size: Annotated[_OptionalInt, optional("PX")] = None
-    """shorter side that a depth network sees (default: 518 on a GPU, 294 on a CPU)"""
-    depth_device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where depth networks run"""
-    subject_mask: Annotated[str | None, optional("PATH")] = None
-    """masks of people and things for --depth builtin: pictures, video or npz, white = subject"""
-    no_snap: Flag = False
-    """leave estimated depth as it is along outlines"""
+
+@dataclass(frozen=True, kw_only=True)
+class ReconOptions(SourceOptions, _Target):
+    """Flags of `recon` and `run`. Names on the left are typed; `FIELDS` says where each belongs in `RunConfig`."""
 
     pivot: Annotated[str, arg(metavar="auto|near|median|PX,PY|Z")] = "auto"
     """depth to turn about; auto: the subject in the middle (20th percentile of the central third)"""
@@ -69,17 +41,6 @@ class ReconOptions:
     num_frames: Annotated[_OptionalInt, optional("N")] = None
     """frames to make, with --freeze or a picture (default: as the clip; 49 for a picture)"""
 
-    start: Annotated[float, arg(metavar="S")] = 0.0
-    """first second to use"""
-    end: Annotated[_OptionalFloat, optional("S")] = None
-    """second to stop at"""
-    frames: Annotated[str | None, optional("A:B")] = None
-    """frames A to B-1 instead of seconds"""
-    max_side: Annotated[_OptionalInt, optional("PX")] = None
-    """shrink so that no side is longer (default: native size)"""
-    fps: Annotated[_OptionalFloat, optional("FPS")] = None
-    """resample to this rate (default: every frame)"""
-
     geometry: Literal["default", "official"] = "default"
     """how depth becomes a mesh: ours, or as the EX-4D release does it"""
     tear_angle_deg: Annotated[_OptionalFloat, optional("DEG")] = None
@@ -89,20 +50,10 @@ class ReconOptions:
     supersample: Literal[1, 2] = 1
     """2: 2x2 samples a pixel"""
 
-    seed: int = 0
-    """of every random choice"""
     save_mesh: Flag = False
     """also write every frame's mesh, PLY and GLB"""
     official_files: Flag = False
     """also write color_<cam>.mp4, mask_<cam>.mp4 and DW-Mesh.ply as the EX-4D release does"""
-    no_cache: Flag = False
-    """neither read nor keep estimated depth"""
-    download: Flag = False
-    """fetch the weights of the depth estimator if they are missing (size and licence are shown first)"""
-    resume: Flag = False
-    """go on with an interrupted run of the same command"""
-    overwrite: Flag = False
-    """replace what an earlier run left in the folder"""
     from_: Annotated[Path | None, optional("PRIOR.json", name="from")] = None
     """repeat the run that this prior.json (or its folder) is from; flags typed beside it win"""
 

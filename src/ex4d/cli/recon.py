@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ex4d.cli.options import ReconOptions
+from ex4d.cli.quiet import quiet_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,4 +14,5 @@ class ReconCommand(ReconOptions):
         """Run the chain without completion."""
         from ex4d.cli.chain import run_chain
 
+        quiet_libraries()
         return run_chain(self)

@@ -44,6 +44,5 @@ class RunCommand(ReconOptions):
         """Run the chain."""
         from ex4d.cli.chain import run_chain
 
-        if self.generator == "wan":
-            quiet_libraries()
+        quiet_libraries()
         return run_chain(self)

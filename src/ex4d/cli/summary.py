@@ -16,9 +16,10 @@ _FOR_PEOPLE = {
     names.SHEET: "source, render, observed and result side by side: look at this first",
 }
 PREVIEW_BANNER = (
-    "!! PREVIEW DEPTH: no depth was given or estimated, a generic scene layout stood in for it.\n"
-    "!! Nothing in the clip was measured: objects are flat, their parallax is wrong.\n"
-    "!! For a real result: --depth FILE (npz, 16-bit PNG or EXR folder), or an RGB-D recording as INPUT."
+    "!! PREVIEW DEPTH: {description}.\n"
+    "!! People and things that move are flat cards; what parallax did not measure is a guess.\n"
+    "!! For a better result: --depth FILE (npz, 16-bit PNG or EXR folder), an RGB-D recording as INPUT,\n"
+    "!! or a depth network: ex4d weights pull vda-small."
 )
 
 
@@ -39,8 +40,9 @@ def summary_lines(result: RunResult, output: Path) -> Iterator[str]:
     if result.timings_s:
         stages = [f"{name} {seconds:.1f}" for name, seconds in result.timings_s.items()]
         yield f"  seconds a stage: {', '.join(stages)}"
-    if any(info.get("depth", {}).get("is_preview") for info in result.info):
-        yield PREVIEW_BANNER
+    previews = [info["depth"]["description"] for info in result.info if info.get("depth", {}).get("is_preview")]
+    if previews:
+        yield PREVIEW_BANNER.format(description=previews[0])
 
 
 def _camera_lines(folder: Path, info: Mapping[str, Any]) -> Iterator[str]:

@@ -139,6 +139,8 @@ def fit_anchor(raw: RawDepthSource, anchor: Anchor, size: tuple[int, int]) -> Af
         None where the disparity and the anchor have next to nothing to do with each other: the fit explains less
         than 10 % of the anchor's spread.
     """
+    if len(anchor.depth) < MIN_LANDMARKS:
+        return None
     x, z = sample(raw, anchor, size)
     if len(x) < MIN_LANDMARKS:
         return None

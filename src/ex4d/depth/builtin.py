@@ -27,8 +27,8 @@ from ex4d.motion.flow import work_size
 from ex4d.motion.landmarks import Landmarks
 
 BUILTIN_NOTICE = (
-    "BUILT-IN DEPTH: no depth was given and no network's weights are on disk, so depth is made from {what}. "
-    "For better depth: --depth FILE, or `ex4d weights pull vda-small` once."
+    "PREVIEW DEPTH: made without a network, from {what}. For better depth: --depth FILE, or "
+    "`ex4d weights pull vda-small` once."
 )
 _MEASURED = 0.6
 """Share of a subject where parallax is sure of itself from which on it is not replaced by a card."""

@@ -68,7 +68,7 @@ class CardPlacer:
         size = np.count_nonzero(region)
         shared: list[int] = []
         for card in self._cards:
-            overlap = np.count_nonzero(region & card.region)
+            overlap = int(np.count_nonzero(region & card.region))
             same = overlap >= _OVERLAP * min(size, np.count_nonzero(card.region))
             shared.append(overlap if same else 0)
         if not any(shared):
@@ -94,5 +94,5 @@ def _target(region: Bool, disparity: Float32, ground: Float32) -> float:
     by_size = per_row * (foot - top) / heights
     low = region & (np.arange(height)[:, None] > foot - 0.1 * (foot - top) - 3)
     beside = cv2.dilate(low.astype(np.uint8), np.ones((1, 2 * reach + 1), np.uint8)).astype(np.bool_) & ~region
-    behind = float(np.percentile(disparity[beside], 75)) if beside.any() else 0.0
+    behind = float(np.percentile(disparity[beside], 90)) if beside.any() else 0.0
     return min(max(contact, by_size, behind + margin), nearest)

@@ -1,9 +1,9 @@
-"""What cards stand on and before: level ground, a wall or backdrop behind it, and sky; for a whole clip.
+"""What cards stand on and before: ground, a wall or backdrop behind it, and sky; one geometry for a whole clip.
 
-The camera is taken to be level, or to look up where the sky reaches below the middle of the picture. Ground gets
-nearer from the horizon down, as a plane does. A wall (closed space) or backdrop (under a sky) closes it off; walls come
-nearer to the sides. Nothing here is measured but the sky. Unlike in the `layout` preview the wall stands about where
-rooms end and not where it fits best without any object: cards take care of those.
+Ground gets nearer from the horizon down, as a plane does; the camera is taken to be level, or to look up where the sky
+reaches below the middle of the picture. A backdrop closes it off under a sky, a wall in a closed space, where rooms
+usually end. Where no subject stands out, whatever is in the room is part of the wall: as things that are low in the
+picture tend to be near, that wall leans back. Nothing here is measured but the sky.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,18 @@ from ex4d.core.arrays import Bool, Float32, Float64
 from ex4d.core.clip import Clip
 from ex4d.core.video import Video
 from ex4d.depth.layout import horizon, is_sky, sky_share
+from ex4d.depth.subjects_salience import find_salience
 from ex4d.motion.flow import work_size
 
 _MAX_KEYS = 24
 _LEVEL = 0.5
 _MIN_SKY_SHARE = 0.03
-_WALL = 0.45
-_BACKDROP = 0.3
-"""1/depth of what closes the view, the nearest ground of the picture being 1."""
-_SIDE = 0.15
+_BACKDROP, _WALL, _CROWDED_WALL = 0.3, 0.45, 0.6
+"""1/depth of the foot of what closes the view, the nearest ground of the picture being 1."""
+_SIDE, _CROWDED_SIDE = 0.15, 0.2
+"""How much nearer walls come to the sides."""
+_LEAN = 0.6
+"""How much farther the top of a crowded room is than its bottom."""
 _SOFTNESS = 0.03
 _SKY = 0.25
 """1/depth of the sky, the backdrop being 1."""
@@ -68,16 +71,32 @@ def find_background(source: Clip[Video]) -> Background:
     shares = np.stack([sky_share(source.read(int(key), int(key) + 1).frames[0]) for key in keys])
     if np.median(shares.mean(axis=(1, 2))) < _MIN_SKY_SHARE:
         shares[:] = 0
-    ground = _ground(work_size(source.height, source.width), horizon(shares))
+    level = horizon(shares)
+    if level is not None:
+        # What stands before the sky hides the horizon: a sky that ends above the middle says nothing of it.
+        shape = _Shape(horizon=max(level, _LEVEL), closing=_BACKDROP)
+    elif find_salience(source) is not None:
+        shape = _Shape(closing=_WALL, side=_SIDE)
+    else:
+        shape = _Shape(closing=_CROWDED_WALL, side=_CROWDED_SIDE, lean=_LEAN)
+    ground = shape.draw(work_size(source.height, source.width))
     return Background(source=source, keys=keys.astype(np.float64), shares=shares, ground=ground)
 
 
-def _ground(size: tuple[int, int], horizon_share: float | None) -> Float32:
-    """float32 [h,w]: 1/z of the ground, level off where the wall (None: no sky) or backdrop stands."""
-    y = ((np.arange(size[0]) + 0.5) / size[0])[:, None]
-    x = ((np.arange(size[1]) + 0.5) / size[1] * 2 - 1)[None]
-    # What stands before the sky hides the horizon, so a sky that ends above the middle says nothing of it.
-    level = max(horizon_share or 0.0, _LEVEL)
-    closing, side = (_WALL, _SIDE) if horizon_share is None else (_BACKDROP, 0.0)
-    rise = (y - level) / (1 - level) - closing
-    return (closing + _SOFTNESS * np.logaddexp(0, rise / _SOFTNESS) + side * x * x).astype(np.float32)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """Parameters of a ground, in shares of the height and of the disparity of its nearest row."""
+
+    horizon: float = _LEVEL
+    closing: float
+    side: float = 0.0
+    lean: float = 0.0
+
+    def draw(self, size: tuple[int, int]) -> Float32:
+        """float32 [h,w]: 1/z."""
+        y = ((np.arange(size[0]) + 0.5) / size[0])[:, None]
+        x = ((np.arange(size[1]) + 0.5) / size[1] * 2 - 1)[None]
+        foot = self.horizon + self.closing * (1 - self.horizon)
+        rise = (y - foot) / (1 - self.horizon)
+        ground = self.closing + _SOFTNESS * np.logaddexp(0, rise / _SOFTNESS)
+        return (ground + self.side * x * x + self.lean * np.minimum(y - foot, 0)).astype(np.float32)

@@ -53,8 +53,8 @@ class ParallaxFrame:
 
     @property
     def weight(self) -> Float32:
-        """float32 [h,w]: 1 / (error as a share of the disparity, at least 3 %)²; 0 where unknown or moving."""
-        usable = np.isfinite(self.error) & (self.moving < MOVING) & (self.disparity > 0)
+        """float32 [h,w]: 1 / (error as a share of the disparity, at least 3 %)²; 0 where moving or not known to 100 %."""
+        usable = (self.error < self.disparity) & (self.moving < MOVING)
         share = self.error / np.maximum(self.disparity, np.float32(1e-9))
         return np.where(usable, 1 / np.maximum(share, np.float32(_MIN_RELATIVE_ERROR)) ** 2, 0).astype(np.float32)
 
@@ -224,7 +224,7 @@ def _measure(engine: FlowEngine, gray: UInt8, neighbor: _Neighbor, inverse_middl
 
 
 def weighted_median(values: Float32, weights: Float32) -> Float32:
-    """float32 [h,w]: of values [n,h,w] with weights [n,h,w] >= 0; the largest value where all weights are 0."""
+    """float32 [h,w]: of values [n,h,w] with weights [n,h,w] >= 0; the smallest value where all weights are 0."""
     order = np.argsort(values, axis=0)
     total = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0)
     below = (total < 0.5 * total[-1:]).sum(axis=0)

@@ -60,7 +60,7 @@ def _cost(disparity: Float32, here: Float32, others: list[tuple[Float32, Float64
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) + np.float32(0.5)
     differences: list[Float32] = []
     for other, (a, b, c) in others:
-        z = 1 + disparity * np.float32(c)
+        z = np.maximum(1 + disparity * np.float32(c), np.float32(1e-3))
         u = (x + disparity * np.float32(a)) / z - np.float32(0.5)
         v = (y + disparity * np.float32(b)) / z - np.float32(0.5)
         seen = cv2.remap(other, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

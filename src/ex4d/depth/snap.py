@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ex4d.core.arrays import Float32, Float64, check_array
+from ex4d.core.arrays import Bool, Float32, Float64, check_array
 from ex4d.core.clip import Clip
 from ex4d.core.depth import DepthVideo
 from ex4d.io.depth.clip import nearest_index
 
 EDGE_JUMP = 0.08
 """Two disparities in a window that differ by more than this share belong to two surfaces."""
-_SLOPE_GROWTH = 1.6
 BLUR_PX = 2
 """How far to each side of an outline estimates blend, px of their own maps."""
 
@@ -31,18 +30,30 @@ def snap_edges(disparity: Float32, radius_px: int) -> Float32:
         radius_px: how far to each side of an outline it blends.
 
     Returns:
-        float32 [h,w]: where the range within the radius is a step, the nearer extreme of that range.
+        float32 [h,w]: where the range around a pixel is a step, the nearer extreme of that range.
     """
-    low, high = _extremes(disparity, radius_px)
-    wide_low, wide_high = _extremes(disparity, 2 * radius_px + 1)
-    jump = high - low
-    is_step = (jump > np.float32(EDGE_JUMP) * low) & (wide_high - wide_low < np.float32(_SLOPE_GROWTH) * jump)
+    reach = radius_px + radius_px // 4 + 1  # so that both surfaces are seen from the middle of what is blended
+    low, high = _extremes(disparity, reach, reach)
+    is_step = _is_step(disparity, reach, axis=0) | _is_step(disparity, reach, axis=1)
     nearest = np.where(disparity - low < high - disparity, low, high)
     return np.where(is_step, nearest, disparity).astype(np.float32)
 
 
-def _extremes(values: Float32, radius_px: int) -> tuple[Float32, Float32]:
-    kernel = np.ones((2 * radius_px + 1, 2 * radius_px + 1), np.uint8)
+def _is_step(values: Float32, reach: int, *, axis: int) -> Bool:
+    """bool [h,w]: where the range along an axis is wide, and a wider window has not half of what a slope would gain."""
+    at = np.arange(values.shape[axis])
+    narrow, wide = (np.minimum(at, n) + np.minimum(at[::-1], n) for n in (reach, 2 * reach + 1))  # the frame cuts both
+    limit = (1 + 0.5 * (wide / np.maximum(narrow, 1) - 1)).astype(np.float32)
+    (low, high), (lowest, highest) = (
+        _extremes(values, *((n, 0) if axis == 0 else (0, n))) for n in (reach, 2 * reach + 1)
+    )
+    jump = high - low
+    grows = highest - lowest >= (limit[:, None] if axis == 0 else limit) * jump
+    return (jump > np.float32(EDGE_JUMP) * low) & ~grows
+
+
+def _extremes(values: Float32, rows_px: int, columns_px: int) -> tuple[Float32, Float32]:
+    kernel = np.ones((2 * rows_px + 1, 2 * columns_px + 1), np.uint8)
     return np.asarray(cv2.erode(values, kernel), np.float32), np.asarray(cv2.dilate(values, kernel), np.float32)
 
 
@@ -80,13 +91,21 @@ class SnappedDepthClip:
         for slot in range(len(chunk)):
             known = chunk.valid[slot]
             disparity = np.where(known, 1 / np.where(known, chunk.depth[slot], 1), 0).astype(np.float32)
-            if not known.all():  # unknown pixels must not pull their neighbours to infinity
-                disparity = np.where(known, disparity, cv2.dilate(disparity, np.ones((3, 3), np.uint8)))
+            if known.any() and not known.all():  # what is unknown must not look like a surface at infinity
+                disparity = _nearest_known(disparity, known)
             large = disparity
             if disparity.shape != (self.height, self.width):
                 large = cv2.resize(disparity, (self.width, self.height), interpolation=cv2.INTER_LINEAR)
             snapped = snap_edges(np.asarray(large, np.float32), radius)
-            good = valid[slot] & (snapped > 0)
-            valid[slot] = good
-            depth[slot] = np.where(good, 1 / np.where(good, snapped, 1), 0)
+            depth[slot] = np.where(valid[slot], 1 / np.where(valid[slot], snapped, 1), 0)
         return DepthVideo(depth=depth, valid=valid, timestamps_s=self.timestamps_s[start:stop], scale=chunk.scale)
+
+
+def _nearest_known(values: Float32, known: Bool) -> Float32:
+    """`values` [h,w], those that are not known replaced by the nearest one that is."""
+    _, label = cv2.distanceTransformWithLabels(
+        np.where(known, np.uint8(0), np.uint8(1)), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    of_label = np.zeros(int(label.max()) + 1, np.float32)
+    of_label[label[known]] = values[known]
+    return of_label[label]

@@ -10,13 +10,13 @@ import numpy as np
 
 from ex4d.core.arrays import Float64, Int64
 from ex4d.core.camera import CameraPath, rebase
-from ex4d.core.clip import Clip
+from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.depth import DepthVideo
 from ex4d.core.video import Video
 from ex4d.depth.anchor import Anchor, AnchoredDepthClip, fit_anchor, landmark_anchor, metric_anchor
 from ex4d.depth.cache import cached_estimate
 from ex4d.depth.estimator import DepthEstimator, EstimateRequest
-from ex4d.depth.mapping import MappedDepthClip, measure_disparity
+from ex4d.depth.mapping import DEFAULT_SKY_FACTOR, MappedDepthClip, measure_disparity
 from ex4d.depth.registry import AUTO, AUTO_ANCHORS, ESTIMATORS, METRIC, find_estimator
 from ex4d.depth.result import DepthConfig, DepthResult, Selection
 from ex4d.depth.snap import SnappedDepthClip
@@ -42,7 +42,7 @@ class FoundDepth:
         name: ``"file"``, ``"rgbd"`` or the estimator's name.
         description: for people.
         is_preview: True for stand-ins.
-        is_estimate: True for estimators.
+        is_estimate: True where something looked at the pictures: blurred along outlines, at a size of its own.
         notices: what was assumed or substituted.
     """
 
@@ -153,7 +153,9 @@ def find_depth(
         raw, notices = cached_estimate(
             estimator, source, request, scratch=scratch, enabled=config.cache, content_key=content_key
         )
-        return _found(raw, source, estimator.name, notices, is_preview=estimator.is_preview, is_estimate=True)
+        return _found(
+            raw, source, estimator.name, notices, is_preview=estimator.is_preview, is_estimate=not estimator.is_instant
+        )
     if config.depth == "auto":
         assert rgbd is not None, "without an estimator, auto needs a recording"
         return _use_rgbd(rgbd, source, whole)
@@ -232,7 +234,7 @@ def finish_depth(
         clip, more = _map_raw(raw, source, config, request)
         notices = (*notices, *more)
         same_size = (raw.height, raw.width) == (source.height, source.width)
-        if found.is_estimate and config.snap and not found.is_preview:
+        if found.is_estimate and config.snap:
             depth = SnappedDepthClip(
                 clip=clip, timestamps_s=source.timestamps_s, height=source.height, width=source.width
             )
@@ -258,7 +260,7 @@ def _map_raw(
 ) -> tuple[Clip[DepthVideo], tuple[str, ...]]:
     """Depth as it is, disparity through the mapping; reads the whole clip once, so that bad frames are named now."""
     if raw.kind == "depth":
-        checked = CheckedDepthClip(raw=raw, max_depth=config.max_depth)
+        checked = CheckedDepthClip(raw=raw, max_depth=config.max_depth, sky_depth=_sky_depth(raw))
         check_depth_clip(checked)
         return checked, ()
     statistics = measure_disparity(raw)
@@ -279,6 +281,17 @@ def _map_raw(
         far = 1 / config.floor
         text = f"disparity without an anchor: nearest set to 1, farthest to {far:.1f} (floor {config.floor:g})"
     return mapped, (*refused, text)
+
+
+def _sky_depth(raw: RawDepthSource) -> float | None:
+    """Where sky goes: beyond the farthest surface of the clip; None where the source does not know sky."""
+    farthest = 0.0
+    for _, chunk in iter_chunks(raw):
+        if chunk.sky is None:
+            return None
+        surface = chunk.values[~chunk.sky & np.isfinite(chunk.values)]
+        farthest = max(farthest, float(surface.max(initial=0.0)))
+    return DEFAULT_SKY_FACTOR * farthest if farthest > 0 else None
 
 
 def find_anchor(source: Clip[Video], config: DepthConfig, request: EstimateRequest) -> Anchor | None:

@@ -46,7 +46,7 @@ def iter_subjects(
     Args:
         source: any clip.
         cameras: one a frame; their turns are taken out of the motion (their shifts are not: parallax then looks like
-            motion, unless `evidence` is given). None: the camera stands still.
+            motion, unless `evidence` is given). None: the camera stands still, as it does where all are the same.
         subject: masks drawn by a user, which replace the search.
         evidence: float32 [h,w] a frame at `flow.work_size`, 0..1: how surely a pixel moves by itself; replaces the
             flow residual.
@@ -62,8 +62,14 @@ def iter_subjects(
                 yield np.asarray(small > 0.5)
         return
     if evidence is None:
-        evidence = iter_motion(source, MotionSearch(cameras=cameras, size=size, gaps=gaps(source.timestamps_s)))
+        turning = cameras if cameras is not None and _turns(cameras) else None
+        evidence = iter_motion(source, MotionSearch(cameras=turning, size=size, gaps=gaps(source.timestamps_s)))
     yield from _steady(_outlined(source, size, evidence))
+
+
+def _turns(cameras: CameraPath) -> bool:
+    turned = np.abs(cameras.world_to_camera[:, :3, :3] - cameras.world_to_camera[0, :3, :3]).max() > 1e-6
+    return bool(turned or (np.ptp(cameras.K, axis=0) > 0).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ def _carry(flow: Float32, is_known: Bool, values: Float32) -> Float32:
     return carried
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Outlined:
     """A frame's subject, not yet steady."""
 
@@ -107,15 +113,17 @@ class _Outlined:
 def _outlined(source: Clip[Video], size: tuple[int, int], evidence: Iterator[Float32]) -> Iterator[_Outlined]:
     """Steps 1 to 4."""
     salience = find_salience(source)
-    keep = 0.5 ** (_interval_s(source) / _HALF_LIFE_S)
+    times = source.timestamps_s
+    interval_s = float(times[-1] - times[0]) / max(len(times) - 1, 1)
+    keep = np.float32(0.5 ** (interval_s / _HALF_LIFE_S))
     engine = FlowEngine()
     before: UInt8 | None = None
     memory = np.zeros(size, np.float32)
-    for frame in _iter_frames(source):
+    for frame, moving in zip(_iter_frames(source), evidence, strict=True):
         gray = gray_frame(frame, size)
         link = None if before is None else _Link.of(engine, before, gray)
         rgb = _shrink(frame, size)
-        moves = np.where(is_sky(rgb, sky_share(rgb)), np.float32(0), next(evidence))
+        moves = np.where(is_sky(rgb, sky_share(rgb)), np.float32(0), moving)
         memory = np.zeros(size, np.float32) if link is None else keep * link.forward(memory)
         likelihood = np.maximum(moves, memory)
         if salience is not None:
@@ -153,7 +161,7 @@ def _past(frame: _Outlined, votes: Float32 | None) -> Float32:
     """Votes of a frame and of all before it."""
     if votes is None or frame.link is None:
         return _own(frame)
-    return _own(frame) + _NEIGHBOR_WEIGHT * frame.link.forward(votes)
+    return (_own(frame) + _NEIGHBOR_WEIGHT * frame.link.forward(votes)).astype(np.float32)
 
 
 def _decide(waiting: deque[_Outlined], past: Float32) -> Bool:
@@ -161,7 +169,7 @@ def _decide(waiting: deque[_Outlined], past: Float32) -> Bool:
     future = np.zeros_like(past)
     for frame in reversed(list(waiting)[1:]):
         assert frame.link is not None
-        future = _NEIGHBOR_WEIGHT * frame.link.backward(_own(frame) + future)
+        future = (_NEIGHBOR_WEIGHT * frame.link.backward(_own(frame) + future)).astype(np.float32)
     total = past + future
     return total[..., 0] > 0.5 * total[..., 1]
 
@@ -169,10 +177,6 @@ def _decide(waiting: deque[_Outlined], past: Float32) -> Bool:
 def _iter_frames(source: Clip[Video]) -> Iterator[UInt8]:
     for _, chunk in iter_chunks(source):
         yield from chunk.frames
-
-
-def _interval_s(source: Clip[Video]) -> float:
-    return float(np.diff(source.timestamps_s).mean()) if source.num_frames > 1 else 0.0
 
 
 def _shrink(frame: UInt8, size: tuple[int, int]) -> UInt8:

@@ -16,12 +16,15 @@ SPANS_S = (0.1, 0.4)
 """How far apart the compared frames are: fast things, and slow ones."""
 _MAX_GAP = 10
 _STILL_PX = 0.5
-"""What flow invents where nothing moves, px of pictures 384 wide."""
+"""What flow invents where nothing moves, px of pictures 384 wide; motion counts fully from twice as much."""
 _NOISE_FACTOR = 3.0
 _GRID_PX = 6
-_FIT_STEPS = 8
+_FIT_STEPS = 10
+_STILL_SCALE_PX, _TURNED_SCALE_PX = 1.0, 4.0
+"""How far a still and a turned camera's background may seem to move before it is doubted."""
 _WINDOW_PX = 5
 _TOLERANCE_LEVELS = 1.5
+_UNSEEN_RIM_PX = 6
 
 
 def gaps(timestamps_s: Float64) -> tuple[int, ...]:
@@ -34,12 +37,12 @@ def gaps(timestamps_s: Float64) -> tuple[int, ...]:
     return tuple(sorted({min(max(gap, 1), longest) for gap in wanted}))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MotionSearch:
     """Compares a frame with its neighbours.
 
     Attributes:
-        cameras: None: the camera stands still.
+        cameras: whose turns are taken out; None: the camera stands still.
         size: (h, w) of the gray frames.
         gaps: frame distances.
     """
@@ -65,12 +68,13 @@ class MotionSearch:
         """float32 [h,w], NaN where the other frame does not show what is behind the pixel."""
         view, seen = self._seen_from(frames[other], index, other)
         flow = engine.flow(frames[index], view)
-        background = _background_flow(flow, seen)
+        background = _background_flow(flow, seen, _STILL_SCALE_PX if self.cameras is None else _TURNED_SCALE_PX)
         left = np.linalg.norm(flow - background, axis=2)
         scale = max(self.size) / WORK_SIDE_PX
         noise = float(np.median(left[seen])) if seen.any() else 0.0
         low = _STILL_PX * scale + _NOISE_FACTOR * noise
         moves = np.clip((left - low) / low, 0, 1)
+        # Flow carries a rim of background along with a mover; where rest explains the picture as well, nothing moves.
         gain = _mismatch(frames[index], view, background) - _mismatch(frames[index], view, flow)
         moves *= np.clip(1 + gain / _TOLERANCE_LEVELS, 0, 1)
         return np.where(seen, moves, np.float32(np.nan)).astype(np.float32)
@@ -86,7 +90,7 @@ class MotionSearch:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         view = cv2.warpPerspective(gray, carry, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         seen = cv2.warpPerspective(np.ones_like(gray), carry, (width, height), flags=flags)
-        return np.asarray(view, np.uint8), cv2.erode(seen, np.ones((13, 13), np.uint8)) > 0
+        return np.asarray(view, np.uint8), cv2.erode(seen, np.ones((2 * _UNSEEN_RIM_PX + 1,) * 2, np.uint8)) > 0
 
     def _K(self, K: Float64) -> Float64:  # noqa: N802
         """Of the shrunk picture, centre origin as OpenCV counts."""
@@ -117,21 +121,23 @@ def _mismatch(gray: UInt8, view: UInt8, flow: Float32) -> Float32:
     return np.asarray(cv2.blur(np.abs(gray - carried), (_WINDOW_PX, _WINDOW_PX)), np.float32)
 
 
-def _background_flow(flow: Float32, seen: Bool) -> Float32:
-    """float32 [h,w,2], px: the background's own small motion in `flow` [h,w,2] (shake, zoom, errors of the cameras).
+def _background_flow(flow: Float32, seen: Bool, scale_px: float) -> Float32:
+    """float32 [h,w,2], px: what the background itself does in `flow` [h,w,2] (shake, zoom, errors of the cameras).
 
-    An affine map near zero: reweighted least squares that starts at rest, so that a mover that fills the frame is not
-    taken for the background.
+    A quadratic map, as of a plane, near zero: reweighted least squares that starts at rest and counts motion of
+    `scale_px` or more little, so that a mover that fills the frame is not taken for the background; then to 1 px.
     """
     height, width = seen.shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    terms = np.stack([np.ones_like(x), x / width - 0.5, y / height - 0.5], axis=-1)
+    x, y = x / width - np.float32(0.5), y / height - np.float32(0.5)
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
     chosen = (slice(_GRID_PX // 2, None, _GRID_PX),) * 2
-    a, b, use = terms[chosen].reshape(-1, 3), flow[chosen].reshape(-1, 2), seen[chosen].ravel()
-    a, b = a[use], b[use]
-    fit = np.zeros((3, 2), np.float32)
+    use = seen[chosen].ravel()
+    a, b = terms[chosen].reshape(-1, 6)[use], flow[chosen].reshape(-1, 2)[use]
+    fit = np.zeros((6, 2), np.float32)
     for _ in range(_FIT_STEPS):
         error = np.linalg.norm(b - a @ fit, axis=1)
-        weighted = a * (1 / (1 + error**2) ** 2)[:, None]
-        fit = np.linalg.solve(weighted.T @ a + 1e-3 * np.eye(3, dtype=np.float32), weighted.T @ b)
+        weighted = a * (1 / (1 + (error / scale_px) ** 2) ** 2)[:, None]
+        fit = np.linalg.solve(weighted.T @ a + 1e-3 * np.eye(6, dtype=np.float32), weighted.T @ b)
+        scale_px = max(1.0, 0.7 * scale_px)
     return np.asarray(terms @ fit, np.float32)

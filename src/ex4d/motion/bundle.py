@@ -7,6 +7,7 @@ pairs of observations run in Numba: NumPy would multiply large matrices that are
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numba import njit
 
@@ -138,10 +139,7 @@ def _step(problem: Problem, system: _System, damping: float) -> Problem:
     for i, block in enumerate(_damped(system.cameras, damping)):
         reduced[6 * i : 6 * i + 6, 6 * i : 6 * i + 6] += block
     right -= system.gradient_cameras.ravel()
-    free = np.repeat(~problem.fixed, 6)
-    move = np.zeros(6 * num)
-    move[free] = np.linalg.solve(reduced[np.ix_(free, free)], right[free])
-    turns = move.reshape(num, 6)
+    turns = _solve(reduced, right, np.repeat(~problem.fixed, 6)).reshape(num, 6)
     back = system.gradient_points.copy()
     np.add.at(back, problem.point, (turns[problem.camera][:, None] @ system.cross)[:, 0])
     return replace(
@@ -150,6 +148,19 @@ def _step(problem: Problem, system: _System, damping: float) -> Problem:
         translation=problem.translation + turns[:, 3:],
         points=problem.points - (inverse @ back[..., None])[..., 0],
     )
+
+
+def _solve(matrix: Float64, right: Float64, free: Bool) -> Float64:
+    """float64 [n]: the solution for the `free` unknowns of a positive definite system [n,n]; 0 for the others.
+
+    OpenCV, because NumPy's threads wait for each other for 100 ms a system where the processors are busy.
+    """
+    move = np.zeros(len(right))
+    if free.any():
+        solved, found = cv2.solve(matrix[np.ix_(free, free)], right[free][:, None], flags=cv2.DECOMP_CHOLESKY)
+        if solved:
+            move[free] = found[:, 0]
+    return move
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

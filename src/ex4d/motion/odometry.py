@@ -17,7 +17,7 @@ from ex4d.motion.two_view import rotation_between
 
 _MIN_SHARE = 0.4
 _MIN_PARALLAX_PX = 1.5
-_MIN_PARALLAX_TO_ERROR = 18.0
+_MIN_PARALLAX_TO_ERROR = 22.0
 """Less than this (px of pictures 384 wide; times the error of the points), and shifts cannot be told from turns and
 from what moves by itself. Set on the clips of docs/depth.md, where it parts usable depth from noise."""
 _MIN_SHARED = 20
@@ -91,12 +91,6 @@ def _shows_parallax(structure: Structure) -> bool:
     return structure.parallax_px >= max(_MIN_PARALLAX_PX, _MIN_PARALLAX_TO_ERROR * structure.error_px)
 
 
-def _depths(structure: Structure, frame: int) -> Float64:
-    """float64 [n] > 0: depth of all points before the camera of a frame."""
-    depth = structure.points @ structure.rotation[frame, 2] + structure.translation[frame, 2]
-    return depth[depth > 0]
-
-
 def _full(tracks: Tracks, structure: Structure, K: Float64, *, height: int, width: int) -> Odometry:
     num = tracks.num_frames
     matrices = np.repeat(np.eye(4)[None], num, axis=0)
@@ -114,13 +108,15 @@ def _full(tracks: Tracks, structure: Structure, K: Float64, *, height: int, widt
 
 
 def _unit(tracks: Tracks, structure: Structure) -> float:
-    """Median depth of the points that the first frame with enough of them sees."""
+    """Median depth of the points that the first frame with enough of them sees, or the frame that sees most."""
+    most = np.empty(0)
     for frame in range(tracks.num_frames):
         seen = np.isin(structure.point_track, tracks.at(frame)[0])
         depth = structure.points[seen] @ structure.rotation[frame, 2] + structure.translation[frame, 2]
-        if (depth > 0).sum() >= _MIN_SHARED:
-            return float(np.median(depth[depth > 0]))
-    return float(np.median(_depths(structure, 0)))
+        most = max(most, depth[depth > 0], key=len)
+        if len(most) >= _MIN_SHARED:
+            break
+    return float(np.median(most))
 
 
 def _rotation(tracks: Tracks, small: Float64, K: Float64, *, height: int, width: int) -> Odometry | None:

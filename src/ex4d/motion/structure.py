@@ -21,6 +21,7 @@ _LOCAL = 8
 _WINDOW = 48
 _MIN_SEEN = 12
 _ENOUGH_PARALLAX = 0.08
+_RING_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,8 @@ class Structure:
         point_track: int64 [m], the track of each point, ascending.
         error_px: median distance between points and where they were seen.
         share: how much of what was tracked in keyframes fits a still scene.
-        parallax_px: motion between the two keyframes with most of it that no turn of the camera explains: a fifth of
-            the points shows more.
+        parallax_px: motion in the outer fifth of the picture, between the two keyframes with most of it, that no turn
+            of the camera explains: a fifth of the points shows more. Inside, it may be a subject that turns.
     """
 
     rotation: Float64
@@ -265,8 +266,10 @@ class Work:
         for first, second in combinations(chosen, 2):
             rows = [np.flatnonzero((self.camera == camera) & kept) for camera in (first, second)]
             _, in_a, in_b = np.intersect1d(*(self.point[r] for r in rows), assume_unique=True, return_indices=True)
-            if len(in_a) >= _MIN_SHARED:
-                _, left = rotation_between(self.xy[rows[0][in_a]], self.xy[rows[1][in_b]], self.K)
+            here, there = self.xy[rows[0][in_a]], self.xy[rows[1][in_b]]
+            outer = (np.abs(here / self.K[:2, 2] - 1) > 1 - 2 * _RING_SHARE).any(axis=1)
+            if outer.sum() >= _MIN_SEEN:
+                _, left = rotation_between(here[outer], there[outer], self.K)
                 best = max(best, float(np.percentile(left, 80)))
         return best
 

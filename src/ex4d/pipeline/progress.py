@@ -106,8 +106,10 @@ class ConsoleReporter:
         self._print(line.rstrip())
 
     def _rate(self, rate: float) -> str:
-        """Frames a second; of slower units, seconds for one."""
-        return f"{rate:.1f} fps" if self._unit == "frames" else f"{1 / max(rate, 1e-9):.1f} s each"
+        """Frames or megabytes a second; of slower units, seconds for one."""
+        if self._unit in ("frames", "MB"):
+            return f"{rate:.1f} {'fps' if self._unit == 'frames' else 'MB/s'}"
+        return f"{1 / max(rate, 1e-9):.1f} s each"
 
     def _print(self, text: str) -> None:
         """As it is: brackets in names are no markup, long lines are not cut."""

@@ -20,6 +20,7 @@ from ex4d.io.cameras.own_json import write_cameras_json
 from ex4d.io.prior import REQUIRED, close_prior, open_prior, read_info, write_prior_json
 from ex4d.pipeline.complete import fill_result, generate_result
 from ex4d.pipeline.config import RunConfig, config_to_dict
+from ex4d.pipeline.depth_weights import prepare_depth
 from ex4d.pipeline.generation_setup import check_generation
 from ex4d.pipeline.ingest import WorkingSource, check_apart, describe_input, ingest
 from ex4d.pipeline.plan import camera_slugs
@@ -131,6 +132,7 @@ def _run_in(
 ) -> RunResult:
     timings: dict[str, float] = {}
     infos: list[dict[str, Any]] = []
+    prepare_depth(config, recorder)
     with contextlib.ExitStack() as stack:
         source = ingest(config, workspace, recorder, timings)
         stack.callback(source.clip.close)

@@ -19,7 +19,7 @@ from ex4d.weights.registry import Entry
 if TYPE_CHECKING:
     from ex4d.weights.remote import Remote
 
-PATIENCE_S = 4.0
+PATIENCE_S = 2.5
 """How long the hub (or the proxy before it) may take to be found and to accept a connection."""
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 

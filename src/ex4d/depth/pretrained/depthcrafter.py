@@ -7,7 +7,6 @@ from ex4d.core.video import Video
 from ex4d.depth.estimator import EstimateRequest, SequentialDepth
 from ex4d.depth.pretrained.estimator import PretrainedEstimator, pending_depth
 from ex4d.errors import ConfigError
-from ex4d.weights.files import describe_weights
 from ex4d.weights.registry import resolve
 
 LICENCE = (
@@ -43,14 +42,6 @@ class DepthCrafterEstimator(PretrainedEstimator):
     def packages(self) -> tuple[str, ...]:
         """Of the extra ``gen``."""
         return ("torch", "diffusers", "transformers", "accelerate", "safetensors")
-
-    @property
-    def version(self) -> str:
-        """Of the code, and SHA-256 of both weights; without weights "1-none"."""
-        if not self.ready().ready:
-            return "1-none"
-        folders = map(resolve, self.weights)
-        return "-".join(["1", *(sha256 for folder in folders for sha256 in describe_weights(folder).values())])
 
     def estimate(self, source: Clip[Video], request: EstimateRequest) -> SequentialDepth:
         """Disparity at the size of `network_size`, computed while it is read.

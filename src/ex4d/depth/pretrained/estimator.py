@@ -71,8 +71,8 @@ class PretrainedEstimator:
         """Of the code, and SHA-256 of the weights; without weights "1-none"."""
         if not self.ready().ready:
             return "1-none"
-        hashes = describe_weights(resolve(self.name))
-        return "-".join(["1", *hashes.values()])
+        hashes = [digest for name in self.weights for digest in describe_weights(resolve(name)).values()]
+        return "-".join(["1", *hashes])
 
     def ready(self) -> Readiness:
         """Whether packages and weights are there."""

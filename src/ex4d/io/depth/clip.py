@@ -20,10 +20,12 @@ class CheckedDepthClip:
     Attributes:
         raw: the depth; ``raw.kind`` must be ``"depth"``.
         max_depth: largest valid depth in the clip's unit, or None for no limit.
+        sky_depth: depth of what the source says is sky; None: its own numbers count there too.
     """
 
     raw: RawDepthSource
     max_depth: float | None = None
+    sky_depth: float | None = None
 
     @property
     def num_frames(self) -> int:
@@ -49,11 +51,15 @@ class CheckedDepthClip:
         """
         chunk = self.raw.read(start, stop)
         check_finite(chunk, start, allow_negative=False)
-        valid = chunk.values > 0
+        values = chunk.values
+        valid = values > 0
         if self.max_depth is not None:
-            valid &= chunk.values <= np.float32(self.max_depth)
+            valid &= values <= np.float32(self.max_depth)
+        if self.sky_depth is not None and chunk.sky is not None:
+            values = np.where(chunk.sky, np.float32(self.sky_depth), values)
+            valid |= chunk.sky
         check_some_valid(valid, frame_numbers(chunk, start), self.max_depth)
-        depth = np.where(valid, chunk.values, np.float32(0))
+        depth = np.where(valid, values, np.float32(0))
         return DepthVideo(depth=depth, valid=valid, timestamps_s=chunk.timestamps_s, scale=self.raw.scale)
 
 

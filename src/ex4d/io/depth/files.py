@@ -142,10 +142,18 @@ def _find_npz(path: Path) -> FoundDepth:
         name=f"{path.name}[{key}]",
         is_integer=frames.dtype.kind != "f",
         hint="" if key == "arr_0" else key,
+        scale=_stated_scale(path, members),
         K=K,
         path=camera_path,
         notices=notices,
     )
+
+
+def _stated_scale(path: Path, members: dict[str, str]) -> DepthScale | None:
+    """What `depth.write.npz_depth` notes under ``is_metric``; None in the archives of others."""
+    if "is_metric" not in members:
+        return None
+    return "metric" if read_small_array(path, members["is_metric"]).any() else "relative"
 
 
 def _read_cameras(
