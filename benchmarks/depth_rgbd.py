@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
+from clip_geometry import clip_cameras, clip_geometry
 from depth_data import MOTIONS, SEEDS, SETS, ProceduralSize, TruthClip, procedural, recordings
 
-from ex4d.core.camera import pinhole
 from ex4d.core.clip import Clip, iter_chunks
 from ex4d.core.video import Video
 from ex4d.depth.cards import CardPlacer
@@ -41,13 +41,11 @@ from ex4d.depth.measure import (
     raw_disparity,
 )
 from ex4d.depth.parallax import measure_parallax
+from ex4d.depth.parallax_fusion import fuse_parallax
 from ex4d.depth.subjects import iter_subjects
 from ex4d.io.depth.clip import check_finite, nearest_index
 from ex4d.io.depth.raw import RawDepthSource
-from ex4d.motion.detector import detect_motion
 from ex4d.motion.flow import work_size
-from ex4d.motion.landmarks import find_landmarks
-from ex4d.motion.odometry import find_cameras, follow_clip
 
 Method = Callable[[Clip[Video]], RawDepthSource]
 
@@ -111,38 +109,66 @@ def layout(source: Clip[Video]) -> RawDepthSource:
     return LayoutEstimator().estimate(source, EstimateRequest())
 
 
+def parallax(source: Clip[Video]) -> RawDepthSource:
+    """The parallax of `builtin` alone, continued where it measures nothing; a constant where the camera stands."""
+    found = clip_cameras(source)
+    if found.landmarks is None:
+        return constant(source)
+    frames = fuse_parallax(measure_parallax(source, found.path, found.landmarks), found.path)
+    return _small(source, (frame.completed() for frame in frames))
+
+
 def cards(source: Clip[Video]) -> RawDepthSource:
     """The cards of `builtin` alone: subjects on a background; parallax only says what moves."""
+    return _small(source, _card_frames(source))
+
+
+def _card_frames(source: Clip[Video]) -> Iterator[np.ndarray]:
+    found = clip_cameras(source)
+    evidence = None
+    if found.landmarks is not None:
+        evidence = (frame.moving for frame in measure_parallax(source, found.path, found.landmarks))
+    background, placer = find_background(source), CardPlacer()
+    for index, subject in enumerate(iter_subjects(source, cameras=found.path, evidence=evidence)):
+        yield placer.place(subject, background.disparity(index), background.ground)
+
+
+def builtin(source: Clip[Video]) -> RawDepthSource:
+    """What ``--depth builtin`` gives: both, fused, at the clip's size."""
+    chunk = clip_geometry(source, "builtin")[0].read(0, source.num_frames)
+    return SequentialDepth(
+        num_frames=source.num_frames,
+        height=source.height,
+        width=source.width,
+        timestamps_s=source.timestamps_s,
+        chunks=((depth[None], None) for depth in chunk.depth),
+        kind="depth",
+        scale="relative",
+    )
+
+
+def _small(source: Clip[Video], disparity: Iterator[np.ndarray]) -> SequentialDepth:
+    """Disparity frames at working size."""
     height, width = work_size(source.height, source.width)
     return SequentialDepth(
         num_frames=source.num_frames,
         height=height,
         width=width,
         timestamps_s=source.timestamps_s,
-        chunks=_card_frames(source),
+        chunks=((frame[None], None) for frame in disparity),
         kind="disparity",
         scale="relative",
     )
 
 
-def _card_frames(source: Clip[Video]) -> Iterator[tuple[np.ndarray, None]]:
-    cameras = evidence = None
-    verdict = detect_motion(source).verdict
-    if verdict in ("rotating", "moving"):
-        height, width = source.height, source.width
-        K = pinhole(focal_px=0.9 * max(height, width), height=height, width=width)
-        tracks = follow_clip(source)
-        found = find_cameras(tracks, K, height=height, width=width, may_shift=verdict == "moving")
-        cameras = None if found is None else found.path
-        if found is not None and found.kind == "full":
-            frames = measure_parallax(source, found.path, find_landmarks(tracks, found.path))
-            evidence = (frame.moving for frame in frames)
-    background, placer = find_background(source), CardPlacer()
-    for index, subject in enumerate(iter_subjects(source, cameras=cameras, evidence=evidence)):
-        yield placer.place(subject, background.disparity(index), background.ground)[None], None
-
-
-METHODS: dict[str, Method] = {"constant": constant, "ramp": ramp, "layout": layout, "cards": cards}
+METHODS: dict[str, Method] = {
+    "constant": constant,
+    "ramp": ramp,
+    "layout": layout,
+    "parallax": parallax,
+    "cards": cards,
+    "builtin": builtin,
+}
 
 
 def run_method(method: Method, clip: TruthClip) -> tuple[np.ndarray, float]:

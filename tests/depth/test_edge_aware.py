@@ -54,7 +54,7 @@ def test_what_is_unknown_follows_the_picture() -> None:
     weight[:, 55:65] = 0
     got = complete(np.where(weight > 0, values, np.float32(77)), weight, picture)
     assert got[left].min() > 0.7
-    assert got[~left].max() < 0.45
+    assert got[~left].max() < 0.55
 
 
 def test_an_unknown_half_is_continued_without_a_jump(gray: UInt8) -> None:
@@ -101,6 +101,15 @@ def test_extremes_are_never_exceeded(gray: UInt8, density: float) -> None:
     assert np.isfinite(got).all()
     assert got.min() >= known.min() * (1 - 1e-5)
     assert got.max() <= known.max() * (1 + 1e-5)
+
+
+def test_a_trend_of_the_picture_is_not_carried_on_beyond_what_is_known() -> None:
+    """The brighter the nearer, where it is known; the brightest third is not known."""
+    shade = np.repeat(np.linspace(0, 255, WIDTH)[None], HEIGHT, axis=0)
+    values = (0.2 + shade / 255).astype(np.float32)
+    weight = (shade < 170).astype(np.float32)
+    got = complete(values, weight, shade.astype(np.uint8))
+    assert got.max() <= values[weight > 0].max() * (1 + 1e-5)
 
 
 def test_one_known_pixel_is_everywhere(gray: UInt8) -> None:

@@ -7,7 +7,7 @@ import pytest
 from ex4d.core.arrays import Bool, Float32
 from ex4d.core.clip import ArrayClip
 from ex4d.core.depth import DepthVideo
-from ex4d.depth.snap import SnappedDepthClip, snap_edges
+from ex4d.depth.snap import BLUR_PX, SnappedDepthClip, snap_edges
 
 HEIGHT, WIDTH = 60, 90
 
@@ -143,7 +143,7 @@ def test_depth_of_surfaces_is_kept_when_enlarged() -> None:
 
 
 def test_the_same_size_and_a_smaller_one() -> None:
-    values = blurred(step(), 2)
+    values = blurred(step(), BLUR_PX)
     same = snapped(depth_clip(values), HEIGHT, WIDTH)
     assert set(np.unique(np.round(1 / same.depth, 3))) == {0.25, 1.0}
     half = snapped(depth_clip(values), HEIGHT // 2, WIDTH // 2)
@@ -185,9 +185,7 @@ def test_nothing_known() -> None:
 
 def test_frames_are_independent() -> None:
     maps = np.stack([blurred(step(at=at), 2) for at in (20, 45, 70)])
-    clip = SnappedDepthClip(
-        clip=depth_clip(maps), timestamps_s=np.arange(3) / 24, height=2 * HEIGHT, width=2 * WIDTH
-    )
+    clip = SnappedDepthClip(clip=depth_clip(maps), timestamps_s=np.arange(3) / 24, height=2 * HEIGHT, width=2 * WIDTH)
     whole = clip.read(0, 3)
     for index in range(3):
         assert np.array_equal(clip.read(index, index + 1).depth[0], whole.depth[index])

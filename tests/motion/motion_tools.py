@@ -59,7 +59,7 @@ def camera_path(eyes: Float64, turns: Float64, *, height: int, width: int, focal
 
 
 def turning(picture: UInt8, turns: Float64) -> UInt8:
-    """uint8 [T,h,w,3]: a picture infinitely far away, which wraps around, seen by cameras that turn (f = 0.9 · side)."""
+    """uint8 [T,h,w,3]: a picture that is infinitely far away and wraps around, seen by cameras that turn."""
     height, width = picture.shape[:2]
     path = camera_path(np.zeros((len(turns), 3)), turns, height=height, width=width)
     y, x = np.mgrid[0:height, 0:width] + 0.5

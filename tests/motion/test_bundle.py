@@ -1,15 +1,16 @@
 """Bundle adjustment: it goes back to the truth, and every derivative is right."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from motion.motion_tools import camera_path, project_points, random_points, sideways
 
 from ex4d.core.arrays import Float64
 from ex4d.motion import bundle
 from ex4d.motion.bundle import Problem, adjust, residuals, rotation_of
 from helpers import rotation_error_deg
+from motion.motion_tools import camera_path, project_points, random_points, sideways
 
 FOCAL_PX, NUM, COUNT = 300.0, 6, 80
 
@@ -98,7 +99,7 @@ def test_the_cost_never_rises(truth: Problem, size: float, seed: int) -> None:
     for _ in range(6):
         problem = adjust(problem, 1)
         costs.append(cost(problem))
-    assert all(after <= before for before, after in zip(costs, costs[1:], strict=False))
+    assert all(after <= before for before, after in pairwise(costs))
     assert costs[-1] < costs[0]
     for rotation in problem.rotation:
         assert np.abs(rotation @ rotation.T - np.eye(3)).max() < 1e-12

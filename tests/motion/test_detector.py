@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from motion.motion_tools import clip_of, noise_picture, shifted, turning
 
 from ex4d.core.arrays import UInt8
 from ex4d.core.clip import ArrayClip
 from ex4d.core.video import Video
 from ex4d.motion.detector import LONG_S, SHORT_S, MotionReport, compare, detect_motion
 from ex4d.motion.flow import FlowEngine
+from motion.motion_tools import clip_of, noise_picture, shifted, turning
 
 HEIGHT, WIDTH = 144, 216
 
@@ -57,7 +57,7 @@ def test_things_that_move_before_a_still_background_do_not_move_the_camera(pictu
 @pytest.mark.parametrize("axis", [(1.0, 0, 0), (0, -1.0, 0), (0.5, 0.5, 0), (0.2, 0.3, 0.4)])
 @pytest.mark.parametrize("speed", [0.003, 0.008])
 def test_a_turn_is_a_turn(picture: UInt8, axis: tuple[float, float, float], speed: float) -> None:
-    assert verdict(turning(picture, np.arange(20)[:, None] * speed * np.array([axis]))) == "rotating"
+    assert verdict(turning(picture, speed * np.arange(20.0)[:, None] * np.array([axis], np.float64))) == "rotating"
 
 
 def test_a_flat_picture_that_slides_is_no_turn(picture: UInt8) -> None:
@@ -128,7 +128,7 @@ def test_a_compared_pair_tells_turn_and_parallax_apart() -> None:
 
 def _cases() -> dict[str, tuple[UInt8, str]]:
     picture = noise_picture(96, 128)
-    turns = turning(picture, np.arange(8)[:, None] * np.array([[0.002, 0.01, 0.003]]))
+    turns = turning(picture, np.arange(8.0)[:, None] * np.array([[0.002, 0.01, 0.003]]))
     black = np.zeros((8, 96, 128, 3), np.uint8)
     stripes = np.stack([np.roll(np.tile((np.arange(128) // 8 % 2 * 255).astype(np.uint8), (96, 1)), 2 * i, 1)
                         for i in range(8)])  # fmt: skip
@@ -164,7 +164,7 @@ def test_unrelated_frames_are_never_called_still() -> None:
 
 
 def test_times_that_do_not_grow_evenly() -> None:
-    frames = turning(noise_picture(96, 128), np.arange(10)[:, None] * np.array([[0, 0.01, 0]]))
+    frames = turning(noise_picture(96, 128), np.arange(10.0)[:, None] * np.array([[0, 0.01, 0]]))
     times = np.array([0, 0.01, 0.02, 0.5, 0.51, 0.52, 3.0, 3.01, 3.02, 3.03])
     report = detect_motion(ArrayClip(Video(frames=frames, timestamps_s=times)))
     assert report.verdict == "rotating"

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from motion.motion_tools import FPS, Filmed, angle_deg, clip_of, filmed, noise_picture, shifted, turning
 
 from ex4d.core.arrays import UInt8
 from ex4d.core.camera import CameraPath
@@ -14,6 +13,7 @@ from ex4d.motion.detector import detect_motion
 from ex4d.motion.odometry import Odometry, find_cameras, follow_clip
 from ex4d.scene.clip import CameraMotion
 from helpers import rotation_error_deg
+from motion.motion_tools import FPS, Filmed, angle_deg, clip_of, filmed, noise_picture, shifted, turning
 
 VERDICTS: dict[CameraMotion, str] = {
     "static": "static", "pan": "rotating", "handheld": "moving", "dolly": "moving",

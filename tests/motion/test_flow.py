@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from motion.motion_tools import clip_of, noise_picture, shifted
 
 from ex4d.core.arrays import Float32
 from ex4d.motion.flow import (
@@ -15,6 +14,7 @@ from ex4d.motion.flow import (
     texture,
     work_size,
 )
+from motion.motion_tools import clip_of, noise_picture, shifted
 
 
 def constant_flow(x: float, y: float, size: tuple[int, int] = (40, 60)) -> Float32:

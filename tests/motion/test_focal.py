@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from motion.motion_tools import FPS, camera_path, clip_of, random_points, sideways, tracks_of
 
 from ex4d.motion.focal import sweep_focal
 from ex4d.motion.odometry import follow_clip
 from ex4d.motion.tracks import Tracks
 from ex4d.scene.clip import moving_path, scene_clip
 from ex4d.scene.generate import make_scene
+from motion.motion_tools import FPS, camera_path, clip_of, random_points, sideways, tracks_of
 
 HEIGHT, WIDTH, NUM = 192, 288, 20
 SHARES = (0.65, 0.9, 1.4)

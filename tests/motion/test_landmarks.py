@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from motion.motion_tools import camera_path, project_points, random_points, sideways, tracks_of
 
 from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath, static_path
 from ex4d.motion.landmarks import Landmarks, find_landmarks
 from ex4d.motion.tracks import Tracks
+from motion.motion_tools import camera_path, project_points, random_points, sideways, tracks_of
 
 HEIGHT, WIDTH, NUM = 192, 288, 16
 

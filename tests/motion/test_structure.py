@@ -5,7 +5,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from motion.motion_tools import camera_path, random_points, sideways, tracks_of
 
 from ex4d.core.arrays import Bool, Float64
 from ex4d.core.camera import CameraPath, rebase
@@ -13,13 +12,14 @@ from ex4d.motion.odometry import Odometry, find_cameras
 from ex4d.motion.structure import choose_keyframes, pose_from_points, reconstruct
 from ex4d.motion.tracks import Tracks
 from helpers import rotation_error_deg
+from motion.motion_tools import camera_path, random_points, sideways, tracks_of
 
-HEIGHT, WIDTH, NUM, COUNT = 256, 384, 24, 300
+HEIGHT, WIDTH, NUM, COUNT = 256, 384, 16, 200
 
 
 @pytest.fixture(scope="module")
 def path() -> CameraPath:
-    return camera_path(*sideways(NUM, 0.04), height=HEIGHT, width=WIDTH)
+    return camera_path(*sideways(NUM, 0.06), height=HEIGHT, width=WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_noisy_tracks_with_movers_and_short_lives(path: CameraPath, points: Floa
     tracks = tracks_of(path, points, noise_px=0.25, seed=1)
     moving = tracks.track % 6 == 0
     xy = tracks.xy + moving[:, None] * tracks.frame[:, None] * np.array([1.3, -0.8])
-    alive = np.abs(tracks.frame - (tracks.track * 7) % NUM) < 9
+    alive = np.abs(tracks.frame - (tracks.track * 7) % NUM) < 7
     found = cameras(kept(replace(tracks, xy=xy), alive), path)
     turn_deg, way = errors(found.path, path)
     assert found.kind == "full"
@@ -105,6 +105,18 @@ def test_a_camera_that_turns_or_stands_has_turns_only(points: Float64, turn_scal
     assert max(turns_deg) < 0.1
 
 
+def test_shifts_are_not_looked_for_where_the_detector_saw_none(path: CameraPath, points: Float64) -> None:
+    """Of a slow camera the turns are found; a fast one cannot be explained by turns, and is not."""
+    eyes, turns = sideways(NUM, 0.002)
+    slow = camera_path(eyes, turns, height=HEIGHT, width=WIDTH)
+    for truth in (slow, path):
+        tracks = tracks_of(truth, points)
+        found = find_cameras(tracks, truth.K[0], height=HEIGHT, width=WIDTH, may_shift=False)
+        assert (found is None) == (truth is path)
+        if found is not None:
+            assert found.kind == "rotation"
+
+
 def test_a_camera_that_goes_forward_only(points: Float64) -> None:
     s = np.arange(NUM, dtype=np.float64)[:, None]
     path = camera_path(s * np.array([[0, 0, 0.05]]), s * np.zeros((1, 3)), height=HEIGHT, width=WIDTH)
@@ -127,9 +139,9 @@ def test_a_camera_that_stands_then_goes_then_stops(points: Float64) -> None:
 
 def test_frames_without_tracks_lie_between_their_neighbours(path: CameraPath, points: Float64) -> None:
     tracks = tracks_of(path, points)
-    found = cameras(kept(tracks, (tracks.frame < 10) | (tracks.frame > 12)), path)
-    assert np.flatnonzero(~found.is_found).tolist() == [10, 11, 12]
-    assert "3 of 24 frames interpolated" in found.sentence()
+    found = cameras(kept(tracks, (tracks.frame < 7) | (tracks.frame > 9)), path)
+    assert np.flatnonzero(~found.is_found).tolist() == [7, 8, 9]
+    assert "3 of 16 frames interpolated" in found.sentence()
     turn_deg, way = errors(found.path, path)
     assert turn_deg < 0.2
     assert way < 0.01
@@ -138,14 +150,14 @@ def test_frames_without_tracks_lie_between_their_neighbours(path: CameraPath, po
 def test_frames_without_tracks_at_the_ends_stand_where_the_nearest_does(path: CameraPath, points: Float64) -> None:
     tracks = tracks_of(path, points)
     found = cameras(kept(tracks, (tracks.frame > 2) & (tracks.frame < NUM - 3)), path)
-    assert np.flatnonzero(~found.is_found).tolist() == [0, 1, 2, 21, 22, 23]
+    assert np.flatnonzero(~found.is_found).tolist() == [0, 1, 2, 13, 14, 15]
     assert np.abs(found.path.world_to_camera[:4] - np.eye(4)).max() < 1e-9
     assert found.path.world_to_camera[-1] == pytest.approx(found.path.world_to_camera[-4])
 
 
 def test_a_long_way_is_adjusted_in_windows() -> None:
     """More keyframes than one adjustment takes; points come and go."""
-    num = 70
+    num = 60
     path = camera_path(*sideways(num, 0.08), height=HEIGHT, width=WIDTH)
     rng = np.random.default_rng(0)
     points = random_points(900, spread=0.8)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from motion.motion_tools import noise_picture, shifted
 
 from ex4d.core.arrays import UInt8
 from ex4d.motion.tracks import CELL_PX, Tracks, track_points
+from motion.motion_tools import noise_picture, shifted
 
 HEIGHT, WIDTH = 112, 168
 
@@ -76,6 +76,23 @@ def test_a_cut_ends_all_tracks(picture: UInt8) -> None:
     assert len(tracks.shared(0, 1)[0]) > 60
     assert len(tracks.shared(1, 2)[0]) < 0.15 * len(tracks.at(1)[0])
     assert len(tracks.shared(2, 3)[0]) > 60
+
+
+def test_frames_that_have_nothing_in_common_share_no_points() -> None:
+    """Where a search ends by chance, the search back does not lead to where it began."""
+    rng = np.random.default_rng(0)
+    tracks = track_points(rng.integers(0, 256, (2, HEIGHT, WIDTH), dtype=np.uint8))
+    assert len(tracks.at(0)[0]) > 90
+    assert len(tracks.shared(0, 1)[0]) < 10
+
+
+def test_places_count_from_the_corner_of_the_picture() -> None:
+    """A dot on the pixel of column 49 and row 35 is at (49.5, 35.5)."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    dot = (255 * np.exp(-((x - 49) ** 2 + (y - 35) ** 2) / 8)).astype(np.uint8)
+    _, here, there = track_points([dot, np.roll(dot, 2, axis=1)]).shared(0, 1)
+    slot = here.tolist().index([49.5, 35.5])
+    assert there[slot] == pytest.approx((51.5, 35.5), abs=0.05)
 
 
 @pytest.mark.parametrize("value", [0, 127, 255])

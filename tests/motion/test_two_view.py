@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from motion.motion_tools import angle_deg, camera_path, project_points, random_points
 
 from ex4d.core.arrays import Bool, Float64
 from ex4d.core.camera import CameraPath
 from ex4d.motion.two_view import bearings, epipolar_error_px, relative_pose, rotation_between, triangulate
 from helpers import rotation_error_deg
+from motion.motion_tools import angle_deg, camera_path, project_points, random_points
 
 HEIGHT, WIDTH = 216, 384
 

@@ -13,7 +13,7 @@ from PIL import Image
 from ex4d.core.arrays import Float64
 from ex4d.core.camera import CameraPath
 from ex4d.depth.result import DepthConfig
-from ex4d.errors import CameraPathError
+from ex4d.errors import CameraPathError, Ex4dError
 from ex4d.io.cameras.files import read_cameras
 from ex4d.io.cameras.own_json import write_cameras_json
 from ex4d.io.encode_delivery import DeliverySettings, DeliveryWriter
@@ -34,11 +34,10 @@ def scene() -> Filmed:
 
 @pytest.fixture(scope="module")
 def media(scene: Filmed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a moving clip, its depth in metres, its true cameras, and the same smaller and shorter."""
+    """A moving clip with its depth in metres, and a smaller one with files of too few or enough cameras."""
     folder = tmp_path_factory.mktemp("media")
     write_video(folder / "clip.mp4", scene)
     np.savez(folder / "depth.npz", depth=scene.depth)
-    write_cameras_json(folder / "cameras.json", scene.path)
     small = filmed(3, "dolly", num=6, height=48, width=72)
     write_video(folder / "small.mp4", small)
     np.savez(folder / "small.npz", depth=small.depth)
@@ -50,8 +49,9 @@ def media(scene: Filmed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_video(path: Path, scene: Filmed) -> None:
     video = scene.clip.read(0, scene.clip.num_frames)
     settings = DeliverySettings(crf=8, preset="veryfast")
-    size = {"height": video.height, "width": video.width}
-    with DeliveryWriter(path, **size, fps=Fraction(int(FPS)), settings=settings) as writer:
+    with DeliveryWriter(
+        path, height=video.height, width=video.width, fps=Fraction(int(FPS)), settings=settings
+    ) as writer:
         writer.write(video.frames, video.timestamps_s)
 
 
@@ -124,8 +124,7 @@ def test_static_takes_the_camera_to_stand_still(media: Path, tmp_path: Path) -> 
     assert any("--source-cameras static" in notice for notice in found["notices"])
 
 
-def test_official_geometry_never_follows(media: Path, tmp_path: Path) -> None:
-    """Depth that is given; K is the release's, and motion is reported, not used."""
+def test_official_geometry_reports_motion_and_never_follows(media: Path, tmp_path: Path) -> None:
     run(config(media, geometry=GeometryConfig(name="official")), tmp_path / "out")
     path = source_path(tmp_path / "out")
     assert np.array_equal(path.world_to_camera, np.repeat(np.eye(4)[None], NUM, axis=0))
@@ -145,7 +144,7 @@ def test_cameras_of_a_file_are_scaled_to_the_depth(media: Path, scene: Filmed, t
     path = source_path(tmp_path / "out")
     way = np.linalg.norm(scene.path.center, axis=1).max()
     assert np.linalg.norm(path.center - scene.path.center, axis=1).max() < 0.05 * way
-    assert path.K == pytest.approx(scene.path.K)
+    assert np.abs(path.K - scene.path.K).max() < 1e-6
     found = info(tmp_path / "out")
     assert found["source_cameras"]["origin"] == "file"
     assert any("scaled by 0.01" in notice for notice in found["notices"])
@@ -177,28 +176,24 @@ class _Watching(SilentReporter):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("frames", [None, "1:5"])
-def test_a_wrong_count_is_refused_before_long_work(media: Path, tmp_path: Path, frames: str | None) -> None:
+@pytest.mark.parametrize(("frames", "count", "want"), [(None, 5, 6), ("1:5", 5, 4), ("1:5", 3, 4)])
+def test_a_wrong_count_is_refused_before_long_work(
+    media: Path, tmp_path: Path, frames: str | None, count: int, want: int
+) -> None:
     watching = _Watching()
-    options = config(media, "small", cameras=str(media / "5.json"), clip=ClipConfig(frames=frames))
-    if frames is None:
-        with pytest.raises(CameraPathError, match=r"6 cameras.* got 5"):
-            run(options, tmp_path / "out", reporter=watching)
-        assert not (tmp_path / "out").exists()
-        assert not {"follow points", "survey"} & set(watching.stages)
-    options = replace(options, camera=replace(options.camera, source_cameras=str(media / "3.json")))
-    with pytest.raises(CameraPathError, match="--frames A:B"):
-        run(options, tmp_path / "out")
+    options = config(media, "small", cameras=str(media / f"{count}.json"), clip=ClipConfig(frames=frames))
+    with pytest.raises(CameraPathError, match=rf"{want} cameras.* got {count}; .*--frames A:B"):
+        run(options, tmp_path / "out", reporter=watching)
+    assert not (tmp_path / "out").exists()
+    assert not {"follow points", "survey"} & set(watching.stages)
 
 
 def test_a_broken_or_missing_file(media: Path, tmp_path: Path) -> None:
-    from ex4d.errors import Ex4dError
-
     (tmp_path / "bad.json").write_text('{"frames": 3}')
     for name in ("bad.json", "missing.json"):
         with pytest.raises(Ex4dError, match=name):
             run(config(media, "small", cameras=str(tmp_path / name)), tmp_path / "out")
-        assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_resume_takes_what_was_found_and_gives_the_same_bytes(
@@ -245,7 +240,7 @@ def test_cameras_of_a_recording_are_left_as_they_are(tmp_path: Path) -> None:
     path = source_path(tmp_path / "out")
     want = np.linalg.inv(poses[1:]) @ poses[1]
     assert np.abs(path.world_to_camera - want).max() < 1e-6
-    assert path.K == pytest.approx(scene.path.K[1:])
+    assert np.abs(path.K - scene.path.K[1:]).max() < 1e-6
     assert info(tmp_path / "out")["source_cameras"]["origin"] == "depth"
     assert "follow points" not in watching.stages
 
@@ -263,29 +258,24 @@ def test_static_ignores_the_cameras_of_a_recording(tmp_path: Path) -> None:
     assert path.K[0] == pytest.approx(scene.path.K[0])
 
 
-def awkward(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(frames, depth) that give a search for cameras little to hold on to."""
-    rng = np.random.default_rng(0)
-    num, height, width = 8, 64, 96
-    depth = np.full((num, height, width), 2.0, np.float32)
-    noise = rng.integers(0, 256, (num, height, width, 3), dtype=np.uint8)
-    black = np.zeros_like(noise)
-    still = np.repeat(noise[:1], num, axis=0)
-    cut = np.concatenate([still[:4], np.repeat(noise[5:6], 4, axis=0)])
+def awkward(name: str) -> np.ndarray:
+    """Frames that give a search for cameras little to hold on to."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 64, 96, 3), dtype=np.uint8)
+    black, still = np.zeros_like(noise), np.repeat(noise[:1], 8, axis=0)
     return {
-        "black": black, "noise": noise, "still": still, "cut": cut,
-        "half black": np.concatenate([noise[:4], black[:4]]), "two": still[:2],
-        "tiny": np.ascontiguousarray(noise[:, :16, :16]),
-    }[name], depth  # fmt: skip
+        "black": black, "noise": noise, "still": still, "two": still[:2], "tiny": noise[:, :16, :16].copy(),
+        "cut": np.concatenate([still[:4], np.repeat(noise[5:6], 4, axis=0)]),
+        "half black": np.concatenate([noise[:4], black[:4]]),
+    }[name]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["black", "noise", "still", "cut", "half black", "two", "tiny"])
 def test_awkward_clips_run_through(name: str, tmp_path: Path) -> None:
-    frames, depth = awkward(name)
+    frames = awkward(name)
     num, height, width = frames.shape[:3]
     with DeliveryWriter(tmp_path / "clip.mp4", height=height, width=width, fps=Fraction(24)) as writer:
         writer.write(frames, np.arange(num) / 24)
-    np.savez(tmp_path / "depth.npz", depth=depth[:num, :height, :width])
+    np.savez(tmp_path / "depth.npz", depth=np.full((num, height, width), 2.0, np.float32))
     options = RunConfig(
         input=str(tmp_path / "clip.mp4"), camera=CameraConfig(cam=("orbit-right:5",)), generator="none",
         depth=DepthConfig(depth=str(tmp_path / "depth.npz"), cache=False),

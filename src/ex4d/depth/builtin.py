@@ -15,8 +15,8 @@ from ex4d.core.camera import CameraPath
 from ex4d.core.clip import Clip
 from ex4d.core.video import Video
 from ex4d.depth.anchor import keyframes
-from ex4d.depth.background import find_background
 from ex4d.depth.cards import CardPlacer
+from ex4d.depth.cards_background import find_background
 from ex4d.depth.edge_aware import complete
 from ex4d.depth.estimator import EstimateRequest, Readiness, SequentialDepth
 from ex4d.depth.parallax import ParallaxFrame, measure_parallax

@@ -53,7 +53,7 @@ class ParallaxFrame:
 
     @property
     def weight(self) -> Float32:
-        """float32 [h,w]: 1 / (error as a share of the disparity, at least 3 %)²; 0 where moving or not known to 100 %."""
+        """float32 [h,w]: 1 / (error as a share of the disparity, at least 3 %)²; 0 from 100 % on, and where moving."""
         usable = (self.error < self.disparity) & (self.moving < MOVING)
         share = self.error / np.maximum(self.disparity, np.float32(1e-9))
         return np.where(usable, 1 / np.maximum(share, np.float32(_MIN_RELATIVE_ERROR)) ** 2, 0).astype(np.float32)

@@ -18,7 +18,7 @@ from ex4d.io.depth.clip import nearest_index
 
 EDGE_JUMP = 0.08
 """Two disparities in a window that differ by more than this share belong to two surfaces."""
-BLUR_PX = 2
+BLUR_PX = 1
 """How far to each side of an outline estimates blend, px of their own maps."""
 
 
@@ -103,9 +103,9 @@ class SnappedDepthClip:
 
 def _nearest_known(values: Float32, known: Bool) -> Float32:
     """`values` [h,w], those that are not known replaced by the nearest one that is."""
-    _, label = cv2.distanceTransformWithLabels(
-        np.where(known, np.uint8(0), np.uint8(1)), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    unknown = np.where(known, np.uint8(0), np.uint8(1))
+    _, labels = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    label = np.asarray(labels, np.int64)
     of_label = np.zeros(int(label.max()) + 1, np.float32)
     of_label[label[known]] = values[known]
     return of_label[label]

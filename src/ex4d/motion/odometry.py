@@ -16,6 +16,7 @@ from ex4d.motion.tracks import Tracks, track_points
 from ex4d.motion.two_view import rotation_between
 
 _MIN_SHARE = 0.4
+_MIN_FOUND = 0.9
 _MIN_PARALLAX_PX = 1.5
 _MIN_PARALLAX_TO_ERROR = 22.0
 """Less than this (px of pictures 384 wide; times the error of the points), and shifts cannot be told from turns and
@@ -82,12 +83,15 @@ def find_cameras(tracks: Tracks, K: Float64, *, height: int, width: int, may_shi
     scale = np.array([tracks.width / width, tracks.height / height, 1.0])
     small = K * scale[:, None]
     structure = reconstruct(tracks, small) if may_shift else None
-    if structure is not None and structure.share >= _MIN_SHARE and _shows_parallax(structure):
+    if structure is not None and _is_sound(structure):
         return _full(tracks, structure, K, height=height, width=width)
     return _rotation(tracks, small, K, height=height, width=width)
 
 
-def _shows_parallax(structure: Structure) -> bool:
+def _is_sound(structure: Structure) -> bool:
+    """Whether shifts can be told from turns, in (nearly) every frame."""
+    if structure.share < _MIN_SHARE or structure.is_found.mean() < _MIN_FOUND:
+        return False
     return structure.parallax_px >= max(_MIN_PARALLAX_PX, _MIN_PARALLAX_TO_ERROR * structure.error_px)
 
 

@@ -152,6 +152,13 @@ def _decide(
     notices = [report.sentence()]
     given = _read_file(option, source) if option not in ("auto", "static") else None
     follow = option == "auto" and report.verdict in ("rotating", "moving") and config.geometry.name == "default"
+    swept: list[float | None] = []
+
+    def sweep() -> float | None:
+        if follow and report.verdict == "moving":
+            swept.append(follower.focal())
+        return swept[-1] if swept else None
+
     K, intrinsics = choose_intrinsics(
         height=clip.height,
         width=clip.width,
@@ -160,7 +167,7 @@ def _decide(
         focal_px=config.camera.focal_px,
         focal_35mm=source.focal_35mm,
         estimated_K=found.K if found and found.is_estimate else None,
-        sweep=lambda: follower.focal() if follow and report.verdict == "moving" else None,
+        sweep=sweep,
         geometry=config.geometry.name,
     )
     still = static_path(K=K, num_frames=clip.num_frames, height=clip.height, width=clip.width)
@@ -172,7 +179,9 @@ def _decide(
         origin, path = "depth", brought
         notices.append("source cameras come with the depth")
     elif follow:
-        origin, path, sentence = _odometry(follower, K, still, may_shift=report.verdict == "moving")
+        # Under a guessed focal length a turn leaves motion that looks like parallax: shifts need a known one.
+        may_shift = report.verdict == "moving" and swept != [None]
+        origin, path, sentence = _odometry(follower, K, still, may_shift=may_shift)
         notices.append(sentence)
     else:
         origin, path = "static", still
