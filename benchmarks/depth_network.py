@@ -192,6 +192,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=None, help="make: first and last + 1; judge: all")
     parser.add_argument("--minutes", type=float, default=30, help="train: wall time")
     parser.add_argument("--steps", type=int, default=None, help="train: at most")
+    parser.add_argument("--start", type=Path, default=None, help="train: weights to go on from")
     parser.add_argument("--checkpoint", default="network.pt", help="judge: which file of the folder")
     parser.add_argument("--sets", nargs="+", choices=_SETS, default=list(_SETS))
     parser.add_argument("--motions", nargs="+", choices=MOTIONS, default=[], help="each seed with each; default: one")
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(make_training_clip(seed, args.folder, num_frames=args.frames, width=args.width), flush=True)
         return 0
     if args.what == "train":
-        train(args.folder, minutes=args.minutes, steps=args.steps)
+        train(args.folder, minutes=args.minutes, steps=args.steps, start=args.start)
         return 0
     network = DepthNetwork().eval()
     network.load_state_dict(torch.load(args.folder / args.checkpoint, map_location="cpu", weights_only=True))

@@ -78,6 +78,22 @@ def test_slow_drift_is_seen_over_a_long_span() -> None:
     assert report.verdict == "moving"
 
 
+@pytest.mark.parametrize("waits_first", [True, False])
+def test_a_camera_that_moves_for_a_third_of_the_time_moves(waits_first: bool) -> None:
+    moves = two_layers(24, near_px=2.5, far_px=0.5)
+    waits = np.repeat(moves[:1] if waits_first else moves[-1:], 48, axis=0)
+    assert verdict(np.concatenate([waits, moves] if waits_first else [moves, waits])) == "moving"
+
+
+def test_something_that_passes_close_by_does_not_move_the_camera(picture: UInt8) -> None:
+    """It fills the frame for 4 of 72 frames."""
+    other = noise_picture(HEIGHT, WIDTH, seed=4)
+    frames = np.repeat(picture[None], 72, axis=0).copy()
+    for i in range(4):
+        frames[30 + i] = shifted(other, 20 * i)
+    assert verdict(frames) == "static"
+
+
 def test_shake_is_seen_over_a_short_span() -> None:
     """There and back within 1.5 s: long spans alone would see nothing."""
     swing = 3 * np.sin(2 * np.pi * np.arange(60) / 36)

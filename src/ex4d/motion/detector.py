@@ -160,10 +160,12 @@ def _judge(short: tuple[Span, ...], long: tuple[Span, ...]) -> Verdict:
         enough = _LONG_SURVIVORS * float(np.median([span.num_points for span in kept[0]]))
         kept[1] = [span for span in kept[1] if span.num_points >= enough]
 
-    def medians(name: str) -> list[float]:
-        return [float(np.median([getattr(span, name) for span in spans])) for spans in kept if spans]
+    def typical(name: str, percentile: float) -> list[float]:
+        found = [[getattr(span, name) for span in spans] for spans in kept if spans]
+        return [float(np.percentile(values, percentile)) for values in found]
 
-    if min(medians("static_share")) >= _STATIC_SHARE:
+    # A quarter of the spans is enough: a camera may stand for most of the clip, and then go.
+    if min(typical("static_share", 25)) >= _STATIC_SHARE:
         return "static"
-    turns = min(medians("rotation_share")) >= _ROTATING_SHARE or max(medians("rim_px")) < _DRIFT_PX
+    turns = min(typical("rotation_share", 25)) >= _ROTATING_SHARE or max(typical("rim_px", 75)) < _DRIFT_PX
     return "rotating" if turns else "moving"
