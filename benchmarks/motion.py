@@ -7,10 +7,10 @@ stands, pans, shakes and dollies; 24 frames of 384×256 at 15 a second, with thi
 ``7scenes``: 49 real frames with true cameras; ``clips``: real clips, about which nothing is known.
 
 Detector: verdict a clip; a static camera must be ``static``, a pan ``rotating``, the others ``moving``. Odometry is
-told the true K. For frames that lie a gap apart: the angle between found and true relative rotation, and between found
-and true direction of the shift, where the true shift is at least 2 cm; median and 90th percentile over all pairs of
-all clips. Where turns only were found there is no direction. ``f/side``: focal length
-over the longer side, from the two-view sweep.
+told the true K, where there is one. For frames that lie a gap apart: the angle between found and true relative
+rotation, and between found and true direction of the shift, where the true shift is at least 2 cm; median and 90th
+percentile over all pairs of all clips. Where turns only were found there is no direction. ``f/side``: focal length over
+the longer side, from the two-view sweep.
 
 Recordings are looked for under EX4D_SHARED or ../shared; without them their sets are skipped. Exits 1 where the
 detector is wrong on more than one clip in twenty, or takes a static camera for a moving one.

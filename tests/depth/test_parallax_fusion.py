@@ -156,5 +156,5 @@ def test_cameras_that_pass_through_the_scene_end_finite(planes: Planes, exact: l
 
 def test_the_path_may_be_of_another_size(planes: Planes, exact: list[ParallaxFrame]) -> None:
     large = replace(planes.path, K=planes.path.K * np.array([4, 4, 1])[:, None], height=4 * HEIGHT, width=4 * WIDTH)
-    for a, b in zip(fuse_parallax(iter(exact), large), fused(exact, planes), strict=True):
-        assert a.disparity == pytest.approx(b.disparity, rel=1e-4)
+    for a, b in zip(fuse_parallax(iter(exact[:4]), large), fused(exact[:4], planes), strict=True):
+        assert np.abs(a.disparity / b.disparity - 1).max() < 1e-4

@@ -25,7 +25,10 @@ def tracked(focal_share: float, step: float = 0.05, *, portrait: bool = False) -
 
 @pytest.mark.parametrize("share", SHARES)
 def test_the_focal_length_of_tracks(share: float) -> None:
-    assert sweep_focal(tracked(share)) == pytest.approx(share, rel=0.05)
+    found = sweep_focal(tracked(share))
+    assert found == pytest.approx(share, rel=0.05)
+    if share == 0.9:
+        assert sweep_focal(tracked(share)) == found
 
 
 def test_it_is_a_share_of_the_longer_side() -> None:
@@ -70,8 +73,3 @@ def test_without_parallax_nothing_is_said() -> None:
 def test_an_end_of_the_range_is_no_answer() -> None:
     """What fits best at 0.5 or 2 may lie anywhere beyond."""
     assert sweep_focal(tracked(4.0)) is None
-
-
-def test_equal_tracks_give_equal_answers() -> None:
-    tracks = tracked(0.9)
-    assert sweep_focal(tracks) == sweep_focal(tracks)

@@ -166,7 +166,7 @@ def test_too_many_frames_without_tracks_are_no_way(path: CameraPath, points: Flo
 
 def test_a_long_way_is_adjusted_in_windows() -> None:
     """More keyframes than one adjustment takes; points come and go."""
-    num = 60
+    num = 54
     path = camera_path(*sideways(num, 0.08), height=HEIGHT, width=WIDTH)
     rng = np.random.default_rng(0)
     points = random_points(900, spread=0.8)

@@ -27,7 +27,7 @@ _STATIC_SHARE = 0.5
 _ROTATING_SHARE = 0.75
 _GUESSED_FOCAL_SHARE = 0.9
 _RIM_SHARE = 0.2
-_DRIFT_PX = 2.0
+_DRIFT_PX = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class MotionReport:
 
     Attributes:
         verdict: ``static``: most of the picture stands still; ``rotating``: it turns without parallax, or drifts by
-            less than 2 px in 1.5 s at its rim, whatever a subject does inside; ``moving``: neither explains it, so the
+            less than 3 px in 1.5 s at its rim, whatever a subject does inside; ``moving``: neither explains it, so the
             camera goes somewhere; ``unclear``: too few points to follow.
         short: spans of about 0.3 s.
         long: spans of about 1.5 s.

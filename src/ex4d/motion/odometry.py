@@ -18,7 +18,7 @@ from ex4d.motion.two_view import rotation_between
 _MIN_SHARE = 0.4
 _MIN_FOUND = 0.9
 _MIN_PARALLAX_PX = 1.5
-_MIN_PARALLAX_TO_ERROR = 22.0
+_MIN_PARALLAX_TO_ERROR = 18.0
 """Less than this (px of pictures 384 wide; times the error of the points), and shifts cannot be told from turns and
 from what moves by itself. Set on the clips of docs/depth.md, where it parts usable depth from noise."""
 _MIN_SHARED = 20

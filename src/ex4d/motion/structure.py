@@ -22,6 +22,7 @@ _WINDOW = 48
 _MIN_SEEN = 12
 _ENOUGH_PARALLAX = 0.08
 _RING_SHARE = 0.2
+_FOCAL_FACTORS = (0.5, 0.65, 0.8, 1.0, 1.25, 1.6, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,8 +270,7 @@ class Work:
             here, there = self.xy[rows[0][in_a]], self.xy[rows[1][in_b]]
             outer = (np.abs(here / self.K[:2, 2] - 1) > 1 - 2 * _RING_SHARE).any(axis=1)
             if outer.sum() >= _MIN_SEEN:
-                _, left = rotation_between(here[outer], there[outer], self.K)
-                best = max(best, float(np.percentile(left, 80)))
+                best = max(best, _beyond_turning_px(here[outer], there[outer], self.K))
         return best
 
     def _consistent_share(self) -> float:
@@ -354,6 +354,19 @@ class Work:
             share=share,
             parallax_px=parallax_px,
         )
+
+
+def _beyond_turning_px(here: Float64, there: Float64, K: Float64) -> float:
+    """80th percentile of the motion [n,2] px that is left under the turn *and focal length* that explain it best.
+
+    Under a wrong focal length even a mere turn leaves motion at the rim.
+    """
+    left: list[float] = []
+    for factor in _FOCAL_FACTORS:
+        scaled = K.copy()
+        scaled[:2, :2] *= factor
+        left.append(float(np.percentile(rotation_between(here, there, scaled)[1], 80)))
+    return min(left)
 
 
 def pose_from_points(points: Float64, xy: Float64, K: Float64) -> tuple[Float64, Float64] | None:
