@@ -161,15 +161,23 @@ def sample(raw: RawDepthSource, anchor: Anchor, size: tuple[int, int]) -> tuple[
     for frame in np.unique(anchor.frame):
         chunk = raw.read(int(frame), int(frame) + 1)
         rows = anchor.frame == frame
-        xy = anchor.xy[rows] * (raw.width / size[1], raw.height / size[0])
-        x = np.clip(xy[:, 0].astype(np.int64), 0, raw.width - 1)
-        y = np.clip(xy[:, 1].astype(np.int64), 0, raw.height - 1)
+        x, y = _pixels(anchor.xy[rows], size, (raw.height, raw.width))
         known = np.isfinite(chunk.values[0, y, x])
         if chunk.sky is not None:
             known &= ~chunk.sky[0, y, x]
         values.append(chunk.values[0, y, x][known])
         depths.append(anchor.depth[rows][known].astype(np.float32))
     return np.concatenate(values), np.concatenate(depths)
+
+
+def _pixels(xy: Float64, size: tuple[int, int], of_size: tuple[int, int]) -> tuple[Int64, Int64]:
+    """(column, row) int64 [n] in maps of `of_size` (height, width) of points [n,2] px in pictures of `size`."""
+    scaled = xy * (of_size[1] / size[1], of_size[0] / size[0])
+    last = of_size[1] - 1, of_size[0] - 1
+    return (
+        np.clip(scaled[:, 0].astype(np.int64), 0, last[0]),
+        np.clip(scaled[:, 1].astype(np.int64), 0, last[1]),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,9 +245,8 @@ def camera_scale(depth: Clip[DepthVideo], landmarks: Landmarks) -> tuple[float, 
     for frame in np.unique(anchor.frame):
         chunk = depth.read(int(frame), int(frame) + 1)
         rows = anchor.frame == frame
-        xy = anchor.xy[rows] * (depth.width / landmarks.path.width, depth.height / landmarks.path.height)
-        x = np.clip(xy[:, 0].astype(np.int64), 0, depth.width - 1)
-        y = np.clip(xy[:, 1].astype(np.int64), 0, depth.height - 1)
+        path = landmarks.path
+        x, y = _pixels(anchor.xy[rows], (path.height, path.width), (depth.height, depth.width))
         known = chunk.valid[0, y, x]
         ratios.append(chunk.depth[0, y, x][known] / anchor.depth[rows][known])
     all_ratios = np.concatenate(ratios)

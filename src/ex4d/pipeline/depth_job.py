@@ -23,7 +23,7 @@ from ex4d.core.depth import DepthVideo
 from ex4d.core.version import __version__
 from ex4d.depth.registry import ESTIMATORS
 from ex4d.depth.result import DepthResult
-from ex4d.errors import CameraPathError, ConfigError, Ex4dError, InputError, OutputError
+from ex4d.errors import CameraPathError, ConfigError, OutputError
 from ex4d.io.atomic import write_json_atomic
 from ex4d.io.cameras.own_json import write_cameras_json
 from ex4d.io.depth.write import known_depth, npz_depth, require_exr, write_exr_depth
@@ -37,7 +37,7 @@ from ex4d.pipeline.progress import Reporter, SilentReporter, timed_stage
 from ex4d.pipeline.recon import find_depth_and_cameras
 from ex4d.pipeline.run import versions
 from ex4d.pipeline.source_cameras import SourceCameras, scale_cameras
-from ex4d.pipeline.workspace import Workspace, is_complete, open_workspace
+from ex4d.pipeline.workspace import Workspace, carried_out, is_complete, open_workspace
 
 DepthFormat = Literal["npz", "exr", "mkv"]
 STATS, NPZ, VIDEO, VIDEO_INFO, EXR_FOLDER = "stats.json", "depth.npz", "depth.mkv", "depth.json", "depth"
@@ -101,19 +101,8 @@ def write_depth_folder(
     if workspace.publish_pending():
         workspace.close()
         return _finished(output)
-    try:
-        made = _write(workspace, config, request, reporter)
-    except (InputError, ConfigError, CameraPathError):
-        workspace.abandon()
-        raise
-    except Ex4dError:
-        if not any((workspace.root / "stages").glob("*.json")):
-            workspace.abandon()
-        raise
-    finally:
-        workspace.unlock()
-    workspace.close()
-    return made
+    with carried_out(workspace):
+        return _write(workspace, config, request, reporter)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

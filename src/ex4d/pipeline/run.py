@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ex4d.core.version import __version__
-from ex4d.errors import CameraPathError, ConfigError, Ex4dError, InputError
 from ex4d.io import prior as names
 from ex4d.io.atomic import is_temporary, write_json_atomic
 from ex4d.io.cameras.own_json import write_cameras_json
@@ -28,7 +27,7 @@ from ex4d.pipeline.progress import Reporter, SilentReporter, timed_stage
 from ex4d.pipeline.recon import Geometry, find_geometry, render_camera, write_source_depth
 from ex4d.pipeline.sheet import write_sheet
 from ex4d.pipeline.view import keeps_time
-from ex4d.pipeline.workspace import WORK_FOLDER, Workspace, is_complete, open_workspace
+from ex4d.pipeline.workspace import WORK_FOLDER, Workspace, carried_out, is_complete, open_workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,19 +106,8 @@ def run(
     if workspace.publish_pending():
         workspace.close()
         return _already_done(output, folders, f"{output}: the interrupted run was done, its files are in place now")
-    try:
-        result = _run_in(workspace, config, request, folders, recorder)
-    except (InputError, ConfigError, CameraPathError):
-        workspace.abandon()
-        raise
-    except Ex4dError:
-        if not any((workspace.root / "stages").glob("*.json")):
-            workspace.abandon()
-        raise
-    finally:
-        workspace.unlock()
-    workspace.close()
-    return result
+    with carried_out(workspace):
+        return _run_in(workspace, config, request, folders, recorder)
 
 
 def _folders(slugs: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ex4d.errors import OutputError
+from ex4d.errors import CameraPathError, ConfigError, Ex4dError, InputError, OutputError
 from ex4d.io.atomic import is_temporary, output_error, write_json_atomic
 
 try:
@@ -283,3 +283,24 @@ def _sweep(root: Path) -> None:
     for path in root.rglob(".*"):
         if path.is_file() and is_temporary(path):
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def carried_out(workspace: Workspace) -> Generator[None, None, None]:
+    """Around the work itself: closes the workspace when it is done.
+
+    An unusable input leaves nothing behind, nor does any failure before the first stage; otherwise finished stages are
+    kept for --resume.
+    """
+    try:
+        yield
+    except (InputError, ConfigError, CameraPathError):
+        workspace.abandon()
+        raise
+    except Ex4dError:
+        if not any((workspace.root / "stages").glob("*.json")):
+            workspace.abandon()
+        raise
+    finally:
+        workspace.unlock()
+    workspace.close()
