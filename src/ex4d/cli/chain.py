@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ex4d.cli.interrupted import resumable
 from ex4d.cli.options import ReconOptions
 from ex4d.cli.summary import print_summary
 from ex4d.pipeline.config import RunConfig
 from ex4d.pipeline.plan import camera_slugs
 from ex4d.pipeline.progress import ConsoleReporter
 from ex4d.pipeline.run import RunResult, run
-from ex4d.pipeline.workspace import WORK_FOLDER
 
 _MAX_NAMED_CAMERAS = 3
 
@@ -32,14 +32,8 @@ def run_resumable(
     config: RunConfig, output: Path, *, resume: bool, overwrite: bool, reporter: ConsoleReporter
 ) -> RunResult:
     """`pipeline.run.run`; when interrupted, says what can be kept."""
-    try:
+    with resumable(output, kept="stages", overwrite=overwrite):
         return run(config, output, resume=resume, overwrite=overwrite, reporter=reporter)
-    except KeyboardInterrupt as stop:
-        if (output / WORK_FOLDER).exists():
-            instead = " instead of --overwrite" if overwrite else ""
-            advice = f"finished stages are kept in {output}: go on with the same command and --resume{instead}"
-            raise type(stop)(advice) from None
-        raise
 
 
 def default_output(config: RunConfig) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
+from ex4d.cli.interrupted import resumable
 from ex4d.cli.options import FIELDS
 from ex4d.cli.source_options import SourceOptions, optional
 
@@ -87,9 +88,8 @@ class DepthCommand(SourceOptions, _Output):
 
     def _run(self, config: "RunConfig", output: Path, reporter: "Reporter") -> "DepthFolder":
         from ex4d.pipeline.depth_job import write_depth_folder
-        from ex4d.pipeline.workspace import WORK_FOLDER
 
-        try:
+        with resumable(output, kept="stages", overwrite=self.overwrite):
             return write_depth_folder(
                 config,
                 output,
@@ -98,12 +98,6 @@ class DepthCommand(SourceOptions, _Output):
                 overwrite=self.overwrite,
                 reporter=reporter,
             )
-        except KeyboardInterrupt as stop:
-            if not (output / WORK_FOLDER).exists():
-                raise
-            instead = " instead of --overwrite" if self.overwrite else ""
-            advice = f"finished stages are kept in {output}: go on with the same command and --resume{instead}"
-            raise type(stop)(advice) from None
 
 
 def default_output(given: str) -> Path:

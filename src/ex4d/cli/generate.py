@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from ex4d.cli.interrupted import resumable
 from ex4d.cli.options import Flag, optional
 from ex4d.model.config import TINY, GenerateConfig
 
@@ -107,11 +108,10 @@ class GenerateOptions:
 
         from ex4d.pipeline.generate_folder import generate_folder
         from ex4d.pipeline.generation_request import changed_inputs, place_video
-        from ex4d.pipeline.workspace import WORK_FOLDER
 
         if self.from_ is not None and (changed := changed_inputs(self.from_, request)):
             reporter.note(f"not a repetition: {', '.join(changed)} changed since {self.from_} was written")
-        try:
+        with resumable(output, kept="windows", overwrite=self.overwrite):
             result = generate_folder(
                 request,
                 output,
@@ -121,12 +121,6 @@ class GenerateOptions:
                 preview_every=self.preview_every,
                 reporter=reporter,
             )
-        except KeyboardInterrupt as stop:
-            if not (output / WORK_FOLDER).exists():
-                raise
-            instead = " instead of --overwrite" if self.overwrite else ""
-            advice = f"finished windows are kept in {output}: go on with the same command and --resume{instead}"
-            raise type(stop)(advice) from None
         if self.gpus == 1 or os.environ["RANK"] == "0":
             if self.output_video is not None:
                 result = place_video(result, self.output_video)
