@@ -44,7 +44,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[exr,gen,quant]' --group test
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[exr,gen,quant,train,ray,tensorboard]' --group test
 	touch $@
 
 clean:

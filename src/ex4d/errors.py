@@ -5,7 +5,8 @@
     Ex4dError                      base; the CLI prints it without a traceback, exit code 2
     ├── InputError                 a file, folder or value the user gave is not usable
     │   ├── MediaError             a video or image that cannot be decoded within the limits
-    │   └── DepthError             depth of the wrong size, count or content
+    │   ├── DepthError             depth of the wrong size, count or content
+    │   └── DatasetError           a dataset that is broken, unfinished, or made with other settings
     ├── CameraPathError            an unknown preset, a bad camera file, a path that cannot be built
     ├── ConfigError                a configuration field out of range (names its dotted path)
     ├── OutputError                the output cannot be written, or would overwrite something
@@ -51,6 +52,10 @@ class MediaError(InputError):
 
 class DepthError(InputError):
     """Depth of the wrong size, count or content."""
+
+
+class DatasetError(InputError):
+    """A dataset that is broken, unfinished, or made with other settings."""
 
 
 class CameraPathError(Ex4dError):
