@@ -66,6 +66,8 @@ def test_the_truth_costs_nothing_and_mirroring_keeps_borders(folder: Path) -> No
         assert float(network.loss_of(batch.maps[:, :, 3].exp(), batch)) > 0.1
 
 
+@pytest.mark.prove  # minutes, for a network that is not shipped
+@pytest.mark.timeout(600)
 def test_an_untrained_network_is_builtin_and_three_steps_change_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 
 IDS = torch.tensor([[7, 127, 0.02]])
 SIZE = (64, 64)
+ROUNDING = 2e-4
+"""float32 sums in another order, through random weights: 5e-5 on one processor, under 1e-5 on another."""
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +105,7 @@ def test_a_short_clip_is_one_plain_loop(model: DepthCrafter) -> None:
     parts = [vae.decode(state[0, i : i + 8] / 0.18215, num_frames=min(8, num_frames - i)).sample for i in (0, 8)]
     want = (torch.cat(parts) / 2 + 0.5).clamp(0, 1).mean(1).numpy()
     got = run(model, num_frames, Windows())
-    np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(got, want, atol=ROUNDING)
     assert got.std() > 0.05
 
 
