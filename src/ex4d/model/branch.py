@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from ex4d.model import preprocess
+from ex4d.model.geometry_encoder import GeometryEncoder
 from ex4d.model.sampling import Branch
 from ex4d.model.sizes import Tile, tile_weights
 from ex4d.model.transformer import EX4DTransformer3DModel
+
+T = TypeVar("T", Tensor, Tensor | None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +21,44 @@ class Conditioning:
     """What the transformer is given beside noise and text.
 
     Attributes:
-        image_embeds: [1,257,1280] of CLIP, last but one layer.
+        image_embeds: [1,257,1280] of CLIP, last but one layer; None for a transformer that takes none.
         image_latents: float32 [1,20,t,h,w]: 4 mask channels, then the first frame's latents.
-        geometry_latents: [1,5120,t,h/2,w/2] of the geometry encoder.
+        geometry_latents: [1,5120,t,h/2,w/2] of the geometry encoder; None = plain Wan.
     """
 
-    image_embeds: Tensor
+    image_embeds: Tensor | None
     image_latents: Tensor
-    geometry_latents: Tensor
+    geometry_latents: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorLatents:
+    """What a prior shows, as frozen encoders see it: all that a `Conditioning` is made of.
+
+    Attributes:
+        color: float32 [B,16,t,h,w], normalised latents of the colour, unobserved pixels black.
+        observed: the same of the mask as a video.
+        image: the same of frame 0 of the colour, followed by mid-grey.
+        image_embeds: [B,257,1280] of that frame by CLIP, last but one layer; None for a transformer that takes none.
+    """
+
+    color: Tensor
+    observed: Tensor
+    image: Tensor
+    image_embeds: Tensor | None
+
+    def condition(self, encoder: GeometryEncoder) -> Conditioning:
+        """What the transformer is given: the geometry encoder's view, and the image with its mask channels.
+
+        Args:
+            encoder: on the device of the latents; computes in its own precision.
+        """
+        flags = preprocess.image_condition_mask(*self.image.shape[2:]).to(self.image)
+        return Conditioning(
+            image_embeds=self.image_embeds,
+            image_latents=torch.cat([flags.expand(len(self.image), -1, -1, -1, -1), self.image], dim=1),
+            geometry_latents=encoder(self.color.to(encoder.dtype), self.observed.to(encoder.dtype)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +95,8 @@ def make_branch(
     texts = {"cond": text.cond.to(device, dtype)}
     if text.uncond is not None:
         texts["uncond"] = text.uncond.to(device, dtype)
-    image_embeds = conditioning.image_embeds.to(device, dtype)
+    given = conditioning.image_embeds
+    image_embeds = None if given is None else given.to(device, dtype)
 
     def one(latents: Tensor, timestep: Tensor, name: str, tile: Tile | None) -> Tensor:
         """A tile, or the whole frame; step caches are kept apart by text and by tile."""
@@ -92,8 +127,8 @@ def make_branch(
     return blended if tiles else whole
 
 
-def _cut(tensor: Tensor, tile: Tile | None, patch: int) -> Tensor:
+def _cut(tensor: T, tile: Tile | None, patch: int) -> T:
     """A tile of latents [..., h, w], or of patches (2 latents a side)."""
-    if tile is None:
+    if tile is None or tensor is None:
         return tensor
     return tensor[..., tile.top // patch : tile.bottom // patch, tile.left // patch : tile.right // patch]

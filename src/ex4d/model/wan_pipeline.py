@@ -17,7 +17,7 @@ from ex4d.core.arrays import Bool, UInt8
 from ex4d.errors import Ex4dError, InputError, OutputError, WeightsError
 from ex4d.model import preprocess
 from ex4d.model.adapter import Lora, attach_lora, check_adapter, fuse_loras, read_adapter, write_lora
-from ex4d.model.branch import Conditioning, TextEmbeds, make_branch
+from ex4d.model.branch import Conditioning, PriorLatents, TextEmbeds, make_branch
 from ex4d.model.components import assert_tied, check_folder
 from ex4d.model.config import NEGATIVE_PROMPT, PROMPT
 from ex4d.model.geometry_encoder import GeometryEncoder
@@ -218,7 +218,14 @@ class EX4DPipeline(WanImageToVideoPipeline):
 
     @torch.no_grad()
     def encode_prior(self, rgb: UInt8, observed: Bool, *, mask_quirk: bool = True) -> Conditioning:
-        """What the geometry says, as latents.
+        """What the geometry says, as latents; arguments as of `encode_views`."""
+        latents = self.encode_views(rgb, observed, mask_quirk=mask_quirk)
+        with self.visiting("geometry_encoder") as encoder:
+            return latents.condition(encoder)
+
+    @torch.no_grad()
+    def encode_views(self, rgb: UInt8, observed: Bool, *, mask_quirk: bool = True) -> PriorLatents:
+        """What VAE and CLIP make of a prior; the geometry encoder has not looked at it yet.
 
         Args:
             rgb: uint8 [T,H,W,3] of the target view; T = 4k+1, H and W multiples of 16.
@@ -234,17 +241,17 @@ class EX4DPipeline(WanImageToVideoPipeline):
             color_latents, mask_latents, still_latents = (
                 self.encode_video(video.to(device)) for video in (color, mask, still)
             )
-        with self.visiting("geometry_encoder") as encoder:
-            geometry = encoder(color_latents.to(encoder.dtype), mask_latents.to(encoder.dtype))
-        with self.visiting("image_encoder") as clip:
-            pixels = preprocess.clip_pixels(image).to(device, clip.dtype)
-            image_embeds = clip(pixels, output_hidden_states=True).hidden_states[-2]
-        flags = preprocess.image_condition_mask(*still_latents.shape[2:]).to(device)
-        return Conditioning(
-            image_embeds=image_embeds,
-            image_latents=torch.cat([flags, still_latents], dim=1),
-            geometry_latents=geometry,
+        return PriorLatents(
+            color=color_latents, observed=mask_latents, image=still_latents, image_embeds=self._embed_image(image)
         )
+
+    def _embed_image(self, image: Tensor) -> Tensor | None:
+        """CLIP's view of an image [1,3,H,W] in [-1, 1]; None for a transformer that takes none."""
+        if self.transformer is not None and self.transformer.config["image_dim"] is None:
+            return None
+        with self.visiting("image_encoder") as clip:
+            pixels = preprocess.clip_pixels(image).to(self.compute_device, clip.dtype)
+            return clip(pixels, output_hidden_states=True).hidden_states[-2]
 
     @torch.no_grad()
     def encode_video(self, video: Tensor) -> Tensor:
