@@ -5,8 +5,10 @@ parallax: a pixel x of inverse depth w goes to x + w K t, up to scale. w follows
 far the flow misses that line says what moves by itself. Hartley & Zisserman, Multiple View Geometry, 9.5 and 13.4.
 """
 
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -31,6 +33,8 @@ _OFF_LINE_PX = 1.5
 _FLOW_ERROR_PX = 0.3
 _MIN_RELATIVE_ERROR = 0.03
 _SHARPENED_ERROR = 0.1
+_AHEAD = 2
+"""Frames looked at side by side, while the one before them is used; flow and array work hold no GIL."""
 MOVING = 0.5
 """`ParallaxFrame.moving` from here on: not to be believed."""
 
@@ -83,18 +87,32 @@ def measure_parallax(source: Clip[Video], path: CameraPath, landmarks: Landmarks
     size = work_size(source.height, source.width)
     scale = np.array([size[1] / path.width, size[0] / path.height, 1.0])
     cameras = _Cameras(K=path.K * scale[:, None], world_to_camera=path.world_to_camera, landmarks=landmarks)
-    engine = FlowEngine()
+    engines = threading.local()
     grays: deque[UInt8] = deque()
     frames = iter_gray(source, size)
     first = 0
-    for index in range(source.num_frames):
-        while first + len(grays) < min(index + REACH + 1, source.num_frames):
-            grays.append(next(frames))
-        while first < index - REACH:
-            grays.popleft()
-            first += 1
-        held = {first + i: gray for i, gray in enumerate(grays)}
-        yield _look(engine, cameras, held, index)
+
+    def look(held: dict[int, UInt8], index: int, chosen: Sequence[int], middle_depth: float) -> ParallaxFrame:
+        if not hasattr(engines, "flow"):
+            engines.flow = FlowEngine()
+        neighbors = [_turn(cameras, held[other], index, other) for other in chosen]
+        return _look(engines.flow, held[index], neighbors, middle_depth)
+
+    pending: deque[Future[ParallaxFrame]] = deque()
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="ex4d-parallax") as pool:
+        for index in range(source.num_frames):
+            while first + len(grays) < min(index + REACH + 1, source.num_frames):
+                grays.append(next(frames))
+            while first < index - REACH:
+                grays.popleft()
+                first += 1
+            held = {first + i: gray for i, gray in enumerate(grays)}
+            chosen = cameras.choose(index, range(first, first + len(grays)))
+            pending.append(pool.submit(look, held, index, chosen, cameras.last_depth))
+            if len(pending) > _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,13 +157,8 @@ class _Cameras:
         return sorted(chosen)
 
 
-def _look(engine: FlowEngine, cameras: _Cameras, grays: dict[int, UInt8], index: int) -> ParallaxFrame:
-    gray = grays[index]
-    inverse_middle = 1 / cameras.middle_depth(index)
-    neighbors = [
-        _turn(cameras, grays[other], index, other) for other in cameras.choose(index, range(min(grays), max(grays) + 1))
-    ]
-    measured = [_measure(engine, gray, neighbor, inverse_middle) for neighbor in neighbors]
+def _look(engine: FlowEngine, gray: UInt8, neighbors: Sequence[_Neighbor], middle_depth: float) -> ParallaxFrame:
+    measured = [_measure(engine, gray, neighbor, 1 / middle_depth) for neighbor in neighbors]
     if not measured:
         nothing = np.zeros(gray.shape, np.float32)
         return ParallaxFrame(disparity=nothing, error=nothing + np.inf, moving=nothing, gray=gray)
