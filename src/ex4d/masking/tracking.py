@@ -1,0 +1,129 @@
+"""Tracking masks: labels that were set in one frame follow the content along point tracks.
+
+From the keyframe on, forwards and backwards, the clip is walked in pieces of `restart_frames`. At the start of each a
+grid of points is set that knows where in the keyframe it belongs; the points are followed to the end of the piece, and
+hand that place over to the next grid. A pixel takes the place of the nearest point that is visible in its frame: the
+same content keeps its label, and content that appears takes that of the content around it.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ex4d.core.arrays import Bool, Float32, Int64, UInt8
+from ex4d.masking.tracker import Tracker
+from ex4d.motion.flow import gray_frame, texture
+from ex4d.motion.tracks import MIN_TEXTURE
+
+LEAST_VISIBLE = 0.02
+"""Share of points below which nothing of a frame was found again: a cut, or nothing to follow."""
+LEAST_TEXTURED = 0.01
+"""Share of pixels with texture below which points can be anywhere without looking different."""
+_RIM_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where in the keyframe the content of every frame was.
+
+    Attributes:
+        offset: float32 [T,h,w,2], px of the tracked pictures: pixel (x, y) of frame t shows what was, or would have
+            been, at (x, y) + offset in the keyframe.
+        lost: frames in which nothing was found again, ascending: there, the mask stays where it was.
+        textured: share of the keyframe's pixels that points can hold on to, 0–1.
+    """
+
+    offset: Float32
+    lost: tuple[int, ...]
+    textured: float
+
+
+def find_places(frames: UInt8, tracker: Tracker, *, keyframe: int, restart_frames: int, grid_step_px: int) -> Places:
+    """Follow the content of a clip to and from a keyframe.
+
+    Args:
+        frames: uint8 [T,h,w,3], the whole clip, small.
+        tracker: what follows points.
+        keyframe: index of a frame.
+        restart_frames: length of a piece.
+        grid_step_px: distance of the points.
+    """
+    num, height, width = frames.shape[:3]
+    offset = np.zeros((num, height, width, 2), np.float32)
+    lost: list[int] = []
+    for order in (np.arange(keyframe, num), np.arange(keyframe, -1, -1)):
+        for first in range(0, len(order) - 1, restart_frames):
+            piece = order[first : first + restart_frames + 1]
+            lost += _follow(frames, piece, offset, tracker, grid_step_px)
+    gray = gray_frame(frames[keyframe], (height, width))
+    return Places(offset=offset, lost=tuple(sorted(lost)), textured=float((texture(gray) > MIN_TEXTURE).mean()))
+
+
+def _follow(frames: UInt8, piece: Int64, offset: Float32, tracker: Tracker, grid_step_px: int) -> list[int]:
+    """Fill `offset` of the frames of a piece after its first, whose offset is known; returns the lost ones."""
+    height, width = frames.shape[1:3]
+    queries = _grid(height, width, grid_step_px)
+    column, row = queries.astype(np.int64).T
+    homes = queries + offset[piece[0], row, column]
+    tracks = tracker.track(np.ascontiguousarray(frames[piece]), queries)
+    lost: list[int] = []
+    for t in range(1, len(piece)):
+        visible = tracks.visible[t]
+        if visible.mean() < LEAST_VISIBLE:
+            offset[piece[t]] = offset[piece[t - 1]]
+            lost.append(int(piece[t]))
+            continue
+        points = tracks.points[t, visible]
+        offset[piece[t]] = _spread(points, homes[visible] - points, (height, width), grid_step_px)
+    return lost
+
+
+def _grid(height: int, width: int, step: int) -> Float32:
+    """float32 [N,2]: centres of pixels about `step` apart, corner origin, the same margin on both sides."""
+    y, x = (np.arange((length - 1) % step // 2, length, step) + 0.5 for length in (height, width))
+    return np.stack([a.ravel() for a in np.meshgrid(x, y)], axis=1).astype(np.float32)
+
+
+def _spread(points: Float32, values: Float32, size: tuple[int, int], grid_step_px: int) -> Float32:
+    """Values [N,2] at points [N,2] → float32 [h,w,2]: of the nearest point, smoothed over half a grid step.
+
+    Smoothing closes the cracks between neighbouring cells; it is far below the size of what masks cut out.
+    """
+    height, width = size
+    column = np.clip(points[:, 0].astype(np.int64), 0, width - 1)
+    row = np.clip(points[:, 1].astype(np.int64), 0, height - 1)
+    owner = np.full(size, -1, np.int64)
+    owner[row, column] = np.arange(len(points))  # of several in one pixel the last
+    empty = (owner < 0).astype(np.uint8)
+    found = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    labels = np.asarray(found[1], np.int64)
+    of_label = np.zeros(int(labels.max()) + 1, np.int64)
+    taken = owner >= 0
+    of_label[labels[taken]] = owner[taken]
+    nearest = values[of_label[labels]]
+    sigma = grid_step_px / 2
+    return np.asarray(cv2.GaussianBlur(nearest, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def carry_labels(labels: Bool, places: Places) -> Bool:
+    """Labels bool [H,W] of the keyframe, at any size, in every frame: bool [T,H,W].
+
+    What would have been outside of the keyframe has the label a little inside of its rim: on the rim itself a stray
+    pixel would grow into a line.
+    """
+    height, width = labels.shape
+    num, small_height, small_width = places.offset.shape[:3]
+    scale = np.array([width / small_width, height / small_height], np.float32)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    inner_x, inner_y = (round(_RIM_SHARE * (length - 1)) for length in (width, height))
+    values = labels.astype(np.uint8)
+    carried = np.empty((num, height, width), np.bool_)
+    for t in range(num):
+        offset = cv2.resize(places.offset[t], (width, height), interpolation=cv2.INTER_LINEAR) * scale
+        u, v = x + offset[..., 0], y + offset[..., 1]
+        outside = (u < -0.5) | (v < -0.5) | (u > width - 0.5) | (v > height - 0.5)
+        u = np.where(outside, np.clip(u, inner_x, width - 1 - inner_x), u)
+        v = np.where(outside, np.clip(v, inner_y, height - 1 - inner_y), v)
+        carried[t] = cv2.remap(values, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    return carried
