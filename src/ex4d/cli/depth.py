@@ -54,18 +54,7 @@ class DepthCommand(SourceOptions, _Output):
         Raises:
             ConfigError, InputError: a value out of range, or no INPUT.
         """
-        from ex4d.errors import InputError
-        from ex4d.pipeline.config import RunConfig
-
-        if not self.input:
-            raise InputError("an INPUT: a video, picture or RGB-D folder", "none", "type e.g. ex4d depth clip.mp4")
-        sections: dict[str, dict[str, Any]] = {}
-        for name, (section, field) in FIELDS.items():
-            if hasattr(self, name):
-                sections.setdefault(section, {})[field] = getattr(self, name)
-        sections["depth"] |= {"cache": not self.no_cache, "snap": not self.no_snap, "download": self.download}
-        base, top = RunConfig(input=self.input, generator="none"), sections.pop("")
-        return replace(base, **top, **{name: replace(getattr(base, name), **v) for name, v in sections.items()})
+        return source_config(self, "ex4d depth clip.mp4")
 
     def execute(self) -> int:
         """Write the folder; progress and notices go to stderr, the summary to stdout."""
@@ -98,6 +87,30 @@ class DepthCommand(SourceOptions, _Output):
                 overwrite=self.overwrite,
                 reporter=reporter,
             )
+
+
+def source_config(options: SourceOptions, example: str) -> "RunConfig":
+    """The settings that `recon` would have from the same flags.
+
+    Args:
+        options: what was typed.
+        example: of the command, for whom forgets the input.
+
+    Raises:
+        ConfigError, InputError: a value out of range, or no INPUT.
+    """
+    from ex4d.errors import InputError
+    from ex4d.pipeline.config import RunConfig
+
+    if not options.input:
+        raise InputError("an INPUT: a video, picture or RGB-D folder", "none", f"type e.g. {example}")
+    sections: dict[str, dict[str, Any]] = {}
+    for name, (section, field) in FIELDS.items():
+        if hasattr(options, name):
+            sections.setdefault(section, {})[field] = getattr(options, name)
+    sections["depth"] |= {"cache": not options.no_cache, "snap": not options.no_snap, "download": options.download}
+    base, top = RunConfig(input=options.input, generator="none"), sections.pop("")
+    return replace(base, **top, **{name: replace(getattr(base, name), **v) for name, v in sections.items()})
 
 
 def default_output(given: str) -> Path:

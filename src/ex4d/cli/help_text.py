@@ -43,16 +43,27 @@ _PLAIN_EXAMPLES = {
   ex4d depth clip.mp4 --format npz --format exr --max-side 960
   ex4d depth rgbd_folder/ --format mkv                            measured depth, converted
 """,
+    "masks": """examples
+  ex4d masks clip.mp4 -o masks/                        two masks of each kind: look at masks/sheet.png
+  ex4d masks clip.mp4 --kind rendering --style orbit --yaw-deg 60 60
+  ex4d masks clip.mp4 --depth depth/depth.npz --num-masks 16 --seed 7
+""",
     "generate": """examples
   ex4d generate out/ --weights tiny                    try the chain without weights or a GPU: the result is noise
   ex4d generate out/ --max-vram 24 --preview-every 5
   ex4d generate --color-video c.mp4 --mask-video m.mp4 --output-video result.mp4      as the EX-4D release
   ex4d generate --from out/generated/config.json --seed 1 -o again/                   once more, another seed
 """,
+    "train": """examples
+  ex4d train paper --dataset data/ --weights 480p -o run/ --gpus 8       as published; then: ex4d weights export run/
+  ex4d train tiny --dataset data/ --weights tiny -o run/                 try the chain without weights or a GPU
+  torchrun --nnodes 4 --nproc-per-node 8 ... -m ex4d train my.toml --dataset data/ -o run/ --resume
+""",
     "weights": """examples
   ex4d weights pull 480p                               about 90 GB; asks first, goes on where it was cut off
   ex4d weights pull ex4d
   ex4d weights convert Wan2.1-I2V-14B-480P/ ex4d.ckpt -o weights/      original files that are here already
+  ex4d weights export run/ -o adapter/ --official ckpt what `ex4d train` made, for us and for the release's programs
 """,
 }
 

@@ -15,9 +15,12 @@ from ex4d.cli.failures import guarded
 from ex4d.cli.fill import FillOptions
 from ex4d.cli.generate import GenerateOptions
 from ex4d.cli.help_text import DESCRIPTION, epilog, is_help
+from ex4d.cli.masks import MasksCommand
 from ex4d.cli.options import ReconOptions
+from ex4d.cli.prepare import PrepareCommand
 from ex4d.cli.recon import ReconCommand
 from ex4d.cli.run import RunCommand
+from ex4d.cli.train import TrainOptions
 from ex4d.cli.weights import WeightsCommand
 from ex4d.errors import InputError
 
@@ -36,8 +39,11 @@ COMMANDS: dict[str, type[Command]] = {
     "run": RunCommand,
     "recon": ReconCommand,
     "depth": DepthCommand,
+    "masks": MasksCommand,
     "fill": FillOptions,
     "generate": GenerateOptions,
+    "prepare": PrepareCommand,
+    "train": TrainOptions,
     "weights": WeightsCommand,
     "demo": DemoOptions,
     "doctor": DoctorOptions,

@@ -92,6 +92,11 @@ def simulate_masks(
     return SimulatedMasks(survived=survived, kind=kind, description=description)
 
 
+def mask_seed(seed: int, *names: str | int) -> int:
+    """The seed of one mask of many: from that of a run and the names of clip and mask."""
+    return int(make_rng(seed, "masks", "of", *names).integers(2**62))
+
+
 def draw_kind(config: MaskConfig, seed: int) -> MaskKind:
     """The kind of mask that a seed has."""
     return "rendering" if make_rng(seed, "masks", "kind").random() < config.rendering_share else "tracking"

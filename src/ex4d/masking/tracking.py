@@ -20,7 +20,6 @@ LEAST_VISIBLE = 0.02
 """Share of points below which nothing of a frame was found again: a cut, or nothing to follow."""
 LEAST_TEXTURED = 0.01
 """Share of pixels with texture below which points can be anywhere without looking different."""
-_RIM_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,21 +108,16 @@ def _spread(points: Float32, values: Float32, size: tuple[int, int], grid_step_p
 def carry_labels(labels: Bool, places: Places) -> Bool:
     """Labels bool [H,W] of the keyframe, at any size, in every frame: bool [T,H,W].
 
-    What would have been outside of the keyframe has the label a little inside of its rim: on the rim itself a stray
-    pixel would grow into a line.
+    What would have been outside of the keyframe has the label of its rim.
     """
     height, width = labels.shape
     num, small_height, small_width = places.offset.shape[:3]
     scale = np.array([width / small_width, height / small_height], np.float32)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    inner_x, inner_y = (round(_RIM_SHARE * (length - 1)) for length in (width, height))
     values = labels.astype(np.uint8)
     carried = np.empty((num, height, width), np.bool_)
     for t in range(num):
         offset = cv2.resize(places.offset[t], (width, height), interpolation=cv2.INTER_LINEAR) * scale
         u, v = x + offset[..., 0], y + offset[..., 1]
-        outside = (u < -0.5) | (v < -0.5) | (u > width - 0.5) | (v > height - 0.5)
-        u = np.where(outside, np.clip(u, inner_x, width - 1 - inner_x), u)
-        v = np.where(outside, np.clip(v, inner_y, height - 1 - inner_y), v)
         carried[t] = cv2.remap(values, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     return carried

@@ -42,7 +42,7 @@ from ex4d.pipeline.workspace import Workspace, carried_out, is_complete, open_wo
 DepthFormat = Literal["npz", "exr", "mkv"]
 STATS, NPZ, VIDEO, VIDEO_INFO, EXR_FOLDER = "stats.json", "depth.npz", "depth.mkv", "depth.json", "depth"
 _SCHEMA_VERSION = 1
-_OF_THIS_MACHINE = ("depth taken from the cache", "depth is not cached", "the cached depth was damaged")
+OF_THIS_MACHINE = ("depth taken from the cache", "depth is not cached", "the cached depth was damaged")
 """Notices of `depth.cache` that an equal run elsewhere would not make: they are said, and not stored."""
 
 
@@ -144,7 +144,7 @@ def _write(workspace: Workspace, config: RunConfig, request: dict[str, Any], rep
     stats = {
         **request,
         **_describe(source, depth, cameras, measured),
-        "notices": [notice for notice in stored if not notice.startswith(_OF_THIS_MACHINE)],
+        "notices": [notice for notice in stored if not notice.startswith(OF_THIS_MACHINE)],
         **{name: measured[name] for name in ("nearest", "median", "farthest", "mean", "frames")},
     }
     _publish(workspace, stats, timings)
