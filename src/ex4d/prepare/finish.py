@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +58,6 @@ def finish(folder: Path, plan: Plan, max_distance: int, notices: Sequence[str]) 
     info = _describe(folder, plan, records, kept, errors, notices)
     write_json_atomic(folder / DATASET, info)
     remove_temporaries(folder / SHARDS)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
     return info
 
 

@@ -87,6 +87,8 @@ class ItemWorker:
                 lengths = sorted({size[0] for size in self._settings.config.buckets.sizes()})
                 raise Refused("short", f"no shot of at least {lengths[0]} frames")
         except Exception as error:  # noqa: BLE001 - sorted by `_reason`, which raises what is not the clip's fault
+            # what was readable before the damage is not worth a dataset that depends on how far a decoder got
+            samples.clear()
             left.append(Left(item=item.name, segment=None, reason=self._reason(error), text=_words(error)))
         return ItemResult(samples=tuple(samples), left=tuple(left), seconds=clock.seconds)
 

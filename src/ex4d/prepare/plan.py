@@ -120,18 +120,13 @@ def claim(folder: Path, plan: Plan) -> None:
     """Write the plan, or check that the one that is there is the same.
 
     Raises:
-        DatasetError: the folder holds another plan, or something else.
+        DatasetError: the folder holds another plan.
         OutputError: it cannot be written.
     """
     path = folder / PLAN
     try:
         found = path.read_bytes()
     except FileNotFoundError:
-        if any(entry.name not in _OWN_FILES for entry in folder.iterdir()):
-            first = min(entry.name for entry in folder.iterdir() if entry.name not in _OWN_FILES)
-            raise DatasetError(
-                f"an empty or new folder at {folder}", f"one that holds {first!r}", "choose another -o"
-            ) from None
         write_bytes_atomic(path, plan.text)
         return
     except OSError as error:
@@ -142,9 +137,6 @@ def claim(folder: Path, plan: Plan) -> None:
             f"one with {_difference(found, plan)}",
             "repeat the command that began it, or choose another -o",
         )
-
-
-_OWN_FILES = (".ex4d-work",)
 
 
 def _difference(found: bytes, plan: Plan) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping
@@ -89,8 +90,8 @@ def prepare(
     for notice in source.notices():
         reporter.note(notice)
     _make_folder(folder)
+    claim(folder, plan)
     with _locked(folder, shared=part.count > 1) as is_alone:
-        claim(folder, plan)
         if is_alone:
             _sweep(folder)
         missing = missing_shards(folder, plan)
@@ -114,6 +115,7 @@ def prepare(
         info = None
         if not left_over:
             info = _finished(folder, plan) or finish(folder, plan, config.gates.max_hash_distance, source.notices())
+            shutil.rmtree(folder / WORK, ignore_errors=True)
     return _summary(folder, plan, done, info, num_missing=len(left_over), elapsed_s=elapsed_s)
 
 
@@ -183,7 +185,7 @@ def _check_apart(root: Path, folder: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make it; refuse to put anything but the lock into a folder that is not a dataset's."""
+    """Make it; refuse one that is not a dataset's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(entry.name for entry in folder.iterdir())
@@ -191,7 +193,6 @@ def _make_folder(folder: Path) -> None:
             raise OutputError(
                 f"an empty or new folder at {folder}", f"one that holds {names[0]!r}", "choose another -o"
             )
-        (folder / WORK).mkdir(exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
 
@@ -204,6 +205,7 @@ def _locked(folder: Path, *, shared: bool) -> Generator[bool, None, None]:
         OutputError: another run is at work.
     """
     try:
+        (folder / WORK).mkdir(exist_ok=True)
         file = (folder / WORK / _LOCK).open("w")
     except OSError as error:
         raise output_error(folder, error) from error
