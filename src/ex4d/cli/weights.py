@@ -1,4 +1,4 @@
-"""``ex4d weights``: list, pull, verify and convert model weights."""
+"""``ex4d weights``: list, pull, verify, convert and export model weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
-from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from ex4d.cli.options import Flag, optional
 from ex4d.cli.quiet import quiet_libraries
@@ -170,14 +170,53 @@ class ConvertWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportWeights:
+    """Weights of a run of `ex4d train`: the adapter folder that --adapter takes, and the release's flat file."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder that `ex4d train` wrote"""
+    output: _Folder
+    """folder to write, new or empty"""
+    step: Annotated[int | None, optional("N")] = None
+    """of the checkpoint (default: the newest)"""
+    official: Annotated[
+        UseAppendAction[tuple[Literal["safetensors", "ckpt"], ...]],
+        arg(metavar="safetensors|ckpt", help_behavior_hint=""),
+    ] = ()
+    """also write official/ex4d.safetensors or ex4d.ckpt, named as in the release; repeat the flag for both"""
+    last: Flag = False
+    """the weights of the step itself instead of their running average"""
+    overwrite: Flag = False
+    """replace the weights that are there"""
+
+    def execute(self) -> int:
+        """Export; nothing appears under the final name before it is whole."""
+        import sys
+
+        from ex4d.training.export import export_run
+
+        step = export_run(
+            self.run,
+            self.output,
+            step=self.step,
+            averaged=not self.last,
+            official=self.official,
+            overwrite=self.overwrite,
+        )
+        sys.stdout.write(f"{self.output} (step {step})\n")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsCommand:
-    """Model weights: list, pull, verify, convert."""
+    """Model weights: list, pull, verify, convert, export."""
 
     action: OmitArgPrefixes[
         Annotated[ListWeights, subcommand("list", prefix_name=False)]
         | Annotated[PullWeights, subcommand("pull", prefix_name=False)]
         | Annotated[VerifyWeights, subcommand("verify", prefix_name=False)]
         | Annotated[ConvertWeights, subcommand("convert", prefix_name=False)]
+        | Annotated[ExportWeights, subcommand("export", prefix_name=False)]
     ]
 
     def execute(self) -> int:

@@ -43,13 +43,14 @@ def write_sheet(
         if results is not None:
             cells.append(results[i])
         label = f"frame {i}   observed {100 * prior.coverage[i]:.0f} %"
-        rows.append((label, [_cell(cell) for cell in cells]))
+        rows.append((label, [sheet_cell(cell) for cell in cells]))
     titles = ["source", "render", "observed", "result"][: 3 + (results is not None)]
     with atomic_path(path) as temporary:
-        _compose(titles, rows).save(temporary, format="PNG", compress_level=3)
+        compose_sheet(titles, rows).save(temporary, format="PNG", compress_level=3)
 
 
-def _cell(image: UInt8) -> UInt8:
+def sheet_cell(image: UInt8) -> UInt8:
+    """An image uint8 [H,W,3], shrunk to fit into a sheet."""
     height, width = image.shape[:2]
     scale = min(1.0, CELL_SIDE_PX / max(height, width))
     if scale == 1.0:
@@ -60,7 +61,13 @@ def _cell(image: UInt8) -> UInt8:
     )
 
 
-def _compose(titles: Sequence[str], rows: Sequence[tuple[str, list[UInt8]]]) -> Image.Image:
+def compose_sheet(titles: Sequence[str], rows: Sequence[tuple[str, list[UInt8]]]) -> Image.Image:
+    """A picture of rows of images, all of one size.
+
+    Args:
+        titles: of the columns.
+        rows: label and images uint8 [H,W,3] of each.
+    """
     height, width = rows[0][1][0].shape[:2]
     step_x, step_y = width + _GAP_PX, height + _GAP_PX + _HEADER_PX
     sheet = Image.new("RGB", (step_x * len(titles) + _GAP_PX, step_y * len(rows) + _HEADER_PX), (28, 28, 28))

@@ -38,10 +38,17 @@ def load_text(
         device: where umT5 computes.
     """
     texts = [config.prompt, *([config.negative_prompt] if config.effective_guidance_scale > 1 else [])]
+    embeds, notices = embed_texts(texts, weights, hashes, device)
+    return TextEmbeds.of(embeds), notices
+
+
+def embed_texts(
+    texts: Sequence[str], weights: WeightPaths, hashes: Mapping[str, str], device: torch.device
+) -> tuple[list[Tensor], list[str]]:
+    """Embeddings [1,512,text_dim] of texts; arguments and result otherwise as of `load_text`."""
     if weights.base is None:
         pipe = make_tiny_pipeline(attach=False)
-        embeds = encode_texts(texts, pipe.tokenizer, pipe.text_encoder)
-        return TextEmbeds.of(embeds), []
+        return encode_texts(texts, pipe.tokenizer, pipe.text_encoder), []
     base, dtype = weights.base, torch.bfloat16
     encoder = {name: digest for name, digest in hashes.items() if name.startswith(_TEXT_FILES)}
 
@@ -58,8 +65,7 @@ def load_text(
             raise WeightsError(f"tokenizer and text encoder of one model in {base}", got, "download the folder again")
         return encode_texts(missing, tokenizer, model.eval())
 
-    embeds, notices = embed_prompts(texts, encode, encoder=encoder, dtype=dtype)
-    return TextEmbeds.of(embeds), notices
+    return embed_prompts(texts, encode, encoder=encoder, dtype=dtype)
 
 
 def load_stack(
