@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,24 @@ class MemorySource:
         self.buckets: Mapping[Bucket, Sequence[int]] = {
             bucket: [i for i, row in enumerate(self.rows) if row.bucket == bucket] for bucket in BUCKETS
         }
-        self._latents: dict[int, Mapping[str, np.ndarray]] = {}
-        if cached:
-            pipe = make_tiny_pipeline(attach=False)
-            for number, sample in enumerate(self.samples):
-                found = encode_sample(pipe, sample.video.frames, sample.survived, sample.caption, seed=0)
-                self._latents[number] = {name: tensor.numpy() for name, tensor in found.items()}
+        self._latents = _encoded() if cached else {}
 
     def read(self, number: int) -> TrainingSample:
         return self.samples[number]
 
     def read_latents(self, number: int, cache_key: str) -> Mapping[str, np.ndarray] | None:
         return self._latents.get(number)
+
+
+@cache
+def _encoded() -> dict[int, dict[str, np.ndarray]]:
+    """What `ex4d prepare --latents` makes of the samples."""
+    pipe = make_tiny_pipeline(attach=False)
+    latents: dict[int, dict[str, np.ndarray]] = {}
+    for number, sample in enumerate(MemorySource().samples):
+        found = encode_sample(pipe, sample.video.frames, sample.survived, sample.caption, seed=0)
+        latents[number] = {name: tensor.numpy() for name, tensor in found.items()}
+    return latents
 
 
 def _sample(key: str, bucket: Bucket, *, seed: int) -> TrainingSample:
@@ -69,10 +76,16 @@ def make_config(num_steps: int = 4, **changes: Any) -> TrainConfig:
         num_steps=num_steps,
         model=ModelConfig(rank=4, alpha=4.0, precision="fp32", checkpointing=False),
         optimizer=OptimizerConfig(lr=3e-3, warmup_steps=2, ema_decay=0.5),
-        data=DataConfig(num_micro_batches=2, micro_batch=2, caption_dropout=0.2, prior_dropout=0.2),
+        data=DataConfig(num_micro_batches=2, micro_batch=2, caption_dropout=0.2, prior_dropout=0.2, latents="made"),
         output=OutputConfig(checkpoint_every=2, keep_last=2),
     )
     return replace(config, **changes)
+
+
+@cache
+def make_captions() -> dict[str, torch.Tensor]:
+    """Embeddings of the samples' captions, and of none."""
+    return embed_captions(["", "waves 0", "waves 1"], WeightPaths(), torch.device("cpu"), hashes={})
 
 
 def make_stack(config: TrainConfig) -> Stack:
@@ -86,7 +99,7 @@ def make_trainer(
     """A run on `MemorySource`."""
     stack = stack or make_stack(config)
     source = MemorySource(cached=bool(config.data.latents))
-    captions = embed_captions(["", "waves 0", "waves 1"], WeightPaths(), torch.device("cpu"), hashes={})
+    captions = make_captions()
     return Trainer(
         SharedModel(stack.model, config, processes),
         BatchMaker(source, stack.pipe, captions, config.data, seed=config.seed),

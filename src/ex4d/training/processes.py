@@ -1,6 +1,7 @@
 """The processes of a run, and how they share the model: one, or those that torchrun started."""
 
 import os
+import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -96,8 +97,11 @@ class SharedModel:
         if config.sharding == "fsdp":
             _share_out(model, config, processes)
         elif processes.world_size > 1:
-            # all ranks have loaded the same weights
-            self.call = DistributedDataParallel(model, broadcast_buffers=False, init_sync=False)
+            with warnings.catch_warnings():
+                # its new name came with another meaning
+                warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+                # nothing to send around at first: all ranks have loaded the same weights
+                self.call = DistributedDataParallel(model, broadcast_buffers=False, init_sync=False)
 
     def accumulating(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a micro-batch: gradients are exchanged after the last one only."""

@@ -17,10 +17,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ex4d.dataset.latents import LATENTS_INFO
+from ex4d.dataset.latents import LATENTS_INFO, latents_folder
 from ex4d.dataset.layout import LATENTS
 from ex4d.dataset.reader import Dataset
-from ex4d.errors import ConfigError, OutputError, WeightsError
+from ex4d.errors import ConfigError, DatasetError, OutputError, WeightsError
 from ex4d.io.atomic import output_error, write_json_atomic
 from ex4d.model.branch import TextEmbeds
 from ex4d.model.components import check_folder
@@ -107,6 +107,8 @@ def train(
         _claim(output, processes, resume=resume)
         hashes = processes.gather(hash_weights(weights) if processes.rank == 0 else {})[0]
         numbers = [number for found in buckets.values() for number in found]
+        if config.data.latents:
+            _check_latents(config, dataset, hashes if weights.base is not None else None)
         texts = _captions(config, dataset, numbers)
         captions = embed_captions(texts, weights, processes.device, hashes=hashes)
         stack = load_training_stack(config, weights, processes.device, hashes=hashes, encodes=not config.data.latents)
@@ -171,6 +173,22 @@ def _with_latents(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     if len(found) > 1:
         raise ConfigError(f"data.latents: one of {', '.join(found)}", AUTO, "the dataset has several caches")
     return replace(config, data=replace(config.data, latents=found[0] if found else ""))
+
+
+def _check_latents(config: TrainConfig, dataset: Dataset, hashes: Mapping[str, str] | None) -> None:
+    """Raise a DatasetError unless the latent cache was made by these encoders, in this way; None = the miniature's."""
+    path = latents_folder(dataset.folder, config.data.latents) / LATENTS_INFO
+    again = "make one with `ex4d prepare DATASET --latents WEIGHTS`, or train with --latents none"
+    try:
+        info = json.loads(path.read_text("utf-8"))
+        made, quirk = info["weights"], info["config"]["mask_quirk"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"a finished latent cache at {path.parent}", f"no readable {LATENTS_INFO}", again) from error
+    same = TINY in made if hashes is None else made.items() <= hashes.items()
+    if not same:
+        raise DatasetError("latents made by the encoders of --weights", "others'", again)
+    if quirk != config.data.mask_quirk:
+        raise DatasetError(f"latents with data.mask_quirk {config.data.mask_quirk}", str(quirk), again)
 
 
 def _claim(output: Path, processes: Processes, *, resume: bool) -> None:
