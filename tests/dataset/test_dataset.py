@@ -5,6 +5,7 @@ import json
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_shards_are_plain_tars_for_webdataset(made: tuple[Path, list[SampleRow]]
         f"s{k}.{s}" for k in (0, 1) for s in ("json", "mp4", "mask-0.mkv", "mask-1.mkv")
     ]
     assert {(info.mtime, info.uid, info.gid, info.uname, info.mode) for info in infos} == {(0, 0, 0, "", 0o644)}
-    samples = list(webdataset.WebDataset(str(shard_path(folder, 0)), shardshuffle=False))
+    samples = list(cast(Any, webdataset).WebDataset(str(shard_path(folder, 0)), shardshuffle=False))
     gc.collect()
     assert [sample["__key__"] for sample in samples] == ["s0", "s1"]
     data = shard_path(folder, 0).read_bytes()
@@ -172,7 +173,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     def fill() -> None:
         with ShardWriter(tmp_path / "shard.tar") as writer, Path("/dev/full").open("wb", buffering=0) as full:
             writer._file.close()
-            writer._file = full  # a disk without room
+            writer._file = cast(Any, full)  # a disk without room
             writer.add("a", "bin", bytes(1000))
 
     with pytest.raises(OutputError, match="full"):

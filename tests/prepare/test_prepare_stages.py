@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ from ex4d.core.camera import static_path
 from ex4d.core.video import Video
 from ex4d.dataset.layout import SampleRow
 from ex4d.errors import ConfigError, OutputError
-from ex4d.prepare.config import BucketConfig, GateConfig, PrepareConfig, native_buckets
+from ex4d.prepare.config import (
+    BucketConfig,
+    GateConfig,
+    LatentConfig,
+    PrepareConfig,
+    SampleConfig,
+    WorkConfig,
+    native_buckets,
+)
 from ex4d.prepare.cuts import CutDetector
 from ex4d.prepare.duplicates import find_duplicates
 from ex4d.prepare.gates import black_share, measure, perceptual_hash, refusal
@@ -72,13 +81,15 @@ def test_buckets() -> None:
 
 
 def test_settings_out_of_range_name_their_field() -> None:
-    for kind, fields in (
-        (GateConfig, {"max_black": 2.0}), (GateConfig, {"min_scores": ("aesthetic",)}),
-        (GateConfig, {"min_motion": -1.0}), (GateConfig, {"max_hash_distance": 200}),
-        (BucketConfig, {"fps": 0.0}), (BucketConfig, {"max_segments": 0}), (PrepareConfig, {"items_per_shard": 0}),
-    ):  # fmt: skip
-        (name,) = fields
-        with pytest.raises(ConfigError, match=name.replace("min_scores", "min-score").replace("items_", "items-")[:9]):
+    wrong: list[tuple[type[Any], dict[str, Any], str]] = [
+        (GateConfig, {"max_black": 2.0}, "max_black"), (GateConfig, {"min_motion": -1.0}, "min_motion"),
+        (GateConfig, {"min_scores": ("aesthetic",)}, "--min-score"), (GateConfig, {"max_hash_distance": 200}, "hash"),
+        (BucketConfig, {"fps": 0.0}, "fps"), (BucketConfig, {"max_segments": 0}, "max_segments"),
+        (PrepareConfig, {"items_per_shard": 0}, "--items-per-shard"), (WorkConfig, {"retries": 99}, "--retries"),
+        (SampleConfig, {"num_masks": 0}, "num_masks"), (LatentConfig, {"device": "tpu"}, "--latents-device"),
+    ]  # fmt: skip
+    for kind, fields, words in wrong:
+        with pytest.raises(ConfigError, match=words):
             kind(**fields)
 
 

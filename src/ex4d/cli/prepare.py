@@ -93,6 +93,10 @@ class PrepareCommand:
     """memory that work on one clip may take (address space; not with CUDA)"""
     retries: int = 2
     """tries of a clip after its process ended"""
+    latents: Annotated[_OptionalText, optional("WEIGHTS")] = None
+    """INPUT is a finished dataset: cache what the encoders of these weights (a name, a folder, tiny) make of it"""
+    latents_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the encoders run"""
     plan_only: Flag = False
     """list and check the clips, write nothing, and say what there is to do"""
 
@@ -108,6 +112,8 @@ class PrepareCommand:
         from ex4d.prepare.plan import make_plan, open_source
 
         quiet_libraries()
+        if self.latents is not None:
+            return self._latents()
         if self.input is None or self.output_dir is None:
             got = "no INPUT" if self.input is None else "no -o"
             raise InputError("an INPUT and -o DATASET", got, "type e.g. ex4d prepare clips/ -o dataset/")
@@ -169,7 +175,38 @@ class PrepareCommand:
 
         return WorkConfig(timeout_s=self.timeout, memory_gib=self.memory, retries=self.retries)
 
-    def make_executor(self) -> "Executor":
+    def _latents(self) -> int:
+        """The second pass: latents of a finished dataset."""
+        import sys
+
+        from rich.console import Console
+
+        from ex4d.errors import InputError
+        from ex4d.jobs.executor import Part
+        from ex4d.pipeline.progress import ConsoleReporter
+        from ex4d.prepare.config import LatentConfig
+        from ex4d.prepare.latents import make_latents
+
+        if self.input is None or self.output_dir is not None or self.latents is None:
+            got = "no INPUT" if self.input is None else "-o"
+            raise InputError("a finished dataset as INPUT and no -o", got, "type ex4d prepare dataset/ --latents NAME")
+        executor = self.make_executor(use_gpu=self.latents_device == "cuda")
+        made = make_latents(
+            self.input,
+            self.latents,
+            LatentConfig(seed=self.seed, device=self.latents_device),
+            executor,
+            work=self.work(),
+            part=None if self.shard is None else Part.parse(self.shard),
+            reporter=ConsoleReporter(Console(stderr=True)),
+        )
+        rate = f", {made.num_made} in {made.elapsed_s:.1f} s" if made.num_made else ""
+        more = f"; {made.num_missing} shards are missing" if made.num_missing else ""
+        size = f"{made.num_bytes / 1e6:.1f} MB"
+        sys.stdout.write(f"{made.folder}: latents of {made.num_samples} samples, {size}{rate}{more}\n")
+        return 0
+
+    def make_executor(self, *, use_gpu: bool) -> "Executor":
         """Where shards are made (`ConfigError`: a value out of range, or flags that do not go together)."""
         from ex4d.errors import ConfigError
         from ex4d.pipeline.recon import num_threads
@@ -177,12 +214,12 @@ class PrepareCommand:
         if self.executor == "ray":
             from ex4d.jobs.ray_cluster import RayExecutor
 
-            return RayExecutor(address=self.ray_address, num_workers=self.workers, use_gpus=self.depth_device == "cuda")
+            return RayExecutor(address=self.ray_address, num_workers=self.workers, use_gpus=use_gpu)
         if self.ray_address is not None:
             raise ConfigError("--ray-address with --executor ray", "--executor local", "add --executor ray")
         from ex4d.jobs.local import LocalExecutor
 
-        return LocalExecutor(num_workers=self.workers or num_threads())
+        return LocalExecutor(num_workers=self.workers or (1 if use_gpu else num_threads()))
 
     def _run(
         self, source: object, output: Path, config: "PrepareConfig", work: "WorkConfig", reporter: "Reporter"
@@ -193,10 +230,9 @@ class PrepareCommand:
         from ex4d.prepare.run import prepare
 
         part = None if self.shard is None else Part.parse(self.shard)
+        executor = self.make_executor(use_gpu=self.depth_device == "cuda")
         try:
-            return prepare(
-                cast(Any, source), output, config, self.make_executor(), work=work, part=part, reporter=reporter
-            )
+            return prepare(cast(Any, source), output, config, executor, work=work, part=part, reporter=reporter)
         except KeyboardInterrupt as stop:
             raise type(stop)(f"finished shards are kept in {output}: go on with the same command") from None
 

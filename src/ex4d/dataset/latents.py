@@ -9,6 +9,7 @@
 KEY names the networks and settings that decide the tensors. The folder can be deleted: it is made from the samples.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from ex4d.dataset.shards import read_record
 from ex4d.errors import DatasetError, MissingDependencyError
 
 LATENTS_INFO, LATENTS_SUFFIX = "latents.json", "safetensors"
+ROWS = "rows."
+"""``rows.NAME`` in a file's metadata: how many rows a tensor has once zeros are put after it (text is padded)."""
+
+_MAX_ROWS = 1 << 16
 
 
 def latents_folder(folder: Path, cache_key: str) -> Path:
@@ -60,7 +65,20 @@ class LatentCache:
             from safetensors.numpy import load
         except ImportError as error:
             raise MissingDependencyError("safetensors", "train", "cached latents") from error
+        data = read_member(tar, member)
         try:
-            return load(read_member(tar, member))
-        except SafetensorError as error:
+            return _padded(load(data), data)
+        except (SafetensorError, KeyError, ValueError) as error:
             raise DatasetError(f"safetensors of {key} in {tar}", str(error), f"delete {tar.name}") from error
+
+
+def _padded(tensors: dict[str, np.ndarray], data: bytes) -> dict[str, np.ndarray]:
+    """With the zeros that `ROWS` leaves out; the header is JSON after its length, as safetensors defines it."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    for name, rows in header.get("__metadata__", {}).items():
+        if name.startswith(ROWS):
+            short = tensors[name.removeprefix(ROWS)]
+            whole = np.zeros((min(int(rows), _MAX_ROWS), *short.shape[1:]), short.dtype)
+            whole[: len(short)] = short
+            tensors[name.removeprefix(ROWS)] = whole
+    return tensors

@@ -212,3 +212,24 @@ class WorkConfig:
             raise ConfigError("--memory of at least 0.5 GiB", str(self.memory_gib))
         if not 0 <= self.retries <= 10:
             raise ConfigError("--retries from 0 to 10", str(self.retries))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentConfig:
+    """How latents are made; see `model.training_latents`.
+
+    Attributes:
+        seed: of the erosion of masks.
+        mask_quirk: masks as the release gives them to the VAE (−3 and 1).
+        device: where encoders run; decides no more than rounding.
+    """
+
+    seed: int = 0
+    mask_quirk: bool = True
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError("--latents-device auto, cpu or cuda", repr(self.device))
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError("--seed from 0 to 2^63 - 1", str(self.seed))

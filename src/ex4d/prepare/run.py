@@ -19,6 +19,7 @@ from ex4d.pipeline.progress import Reporter, SilentReporter
 from ex4d.prepare.clock import Seconds, add_seconds
 from ex4d.prepare.config import PrepareConfig, WorkConfig
 from ex4d.prepare.finish import finish, missing_shards
+from ex4d.prepare.input_folder import FolderItems
 from ex4d.prepare.items import ItemSource
 from ex4d.prepare.plan import Plan, claim, make_plan
 from ex4d.prepare.shard_work import ShardDone, ShardFactory, ShardJob
@@ -85,7 +86,7 @@ def prepare(
     """
     work, part, reporter = work or WorkConfig(), part or Part(), reporter or SilentReporter()
     require_pyarrow()
-    _check_apart(source.root, folder)
+    _check_apart(source, folder)
     plan = make_plan(source, config)
     for notice in source.notices():
         reporter.note(notice)
@@ -177,11 +178,13 @@ def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
     return info if isinstance(info, dict) and info.get("plan") == plan.hash else None
 
 
-def _check_apart(root: Path, folder: Path) -> None:
-    """A dataset among its own clips would be read as clips the next time."""
+def _check_apart(source: ItemSource, folder: Path) -> None:
+    """A dataset inside the folder of its clips would be read as clips the next time; tables name what they mean."""
     inside = folder.resolve()
-    if inside == root or inside.is_relative_to(root):
-        raise OutputError(f"a dataset outside of its clips ({root})", str(folder), "choose another folder with -o")
+    if isinstance(source, FolderItems) and inside.is_relative_to(source.root):
+        raise OutputError(
+            f"a dataset outside of its clips ({source.root})", str(folder), "choose another folder with -o"
+        )
 
 
 def _make_folder(folder: Path) -> None:
