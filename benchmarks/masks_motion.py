@@ -13,7 +13,6 @@ from ex4d.core.video import Video
 from ex4d.scene.clip import SceneClip
 from ex4d.scene.render import render_scene
 
-
 Surfaces = tuple[Float32, Bool, Int32 | None]
 """Depth [H,W], where it is known, and whose surface it is (procedural)."""
 

@@ -31,6 +31,10 @@ DEPTH_FLAGS = [
     "--no-cache", "--no-snap", "--output-dir", "--overwrite", "--resume", "--seed", "--source-cameras", "--start",
     "--subject-mask",
 ]  # fmt: skip
+MASK_FLAGS = [
+    "--dilate-px", "--elevation-deg", "--erode-px", "--kind", "--noise-px", "--num-masks", "--style", "--tracker",
+    "--yaw-deg",
+]  # fmt: skip
 MODEL_FLAGS = [
     "--adapter", "--attention", "--cache", "--compile", "--erode-px", "--fuse-lora", "--guidance-scale", "--max-vram",
     "--negative-prompt", "--no-fallback", "--no-mask-quirk", "--output-size", "--overlap-frames", "--plan", "--preset",
@@ -44,6 +48,7 @@ FLAGS = {
     "run": sorted([*RECON_FLAGS, *MODEL_FLAGS, "--generator"]),
     "recon": RECON_FLAGS,
     "depth": DEPTH_FLAGS,
+    "masks": sorted({*DEPTH_FLAGS, *MASK_FLAGS} - {"--format"}),
     "generate": sorted([*GENERATE_FLAGS, *MODEL_FLAGS]),
     "weights": ["--help"],
     "fill": [
@@ -76,7 +81,7 @@ def test_flags_of_each_command(command: str, capsys: pytest.CaptureFixture[str])
     # rows of the table start with a border (a space where it cannot be drawn); continuation rows are indented
     table = [line for line in shown.out.splitlines() if re.match(r"[│| ] -", line)]
     assert sorted({flag for line in table for flag in re.findall(r"(?<![\w-])--[a-z][\w-]*", line)}) == FLAGS[command]
-    if command in ("run", "recon", "depth", "generate", "demo"):
+    if command in ("run", "recon", "depth", "masks", "generate", "demo"):
         assert any("-o FOLDER, --output-dir FOLDER" in line for line in table)
 
 
@@ -102,8 +107,8 @@ def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys; from ex4d.cli.main import main\n"
         "for words in (['--help'], ['run', '--help'], ['recon', '--help'], ['fill', '--help'], ['demo', '--help'],\n"
-        "              ['depth', '--help'], ['generate', '--help'], ['weights', '--help'], ['doctor', '--help'],\n"
-        "              ['--version']):\n"
+        "              ['depth', '--help'], ['masks', '--help'], ['generate', '--help'], ['weights', '--help'],\n"
+        "              ['doctor', '--help'], ['--version']):\n"
         "    assert main(words) == 0\n"
         "heavy = {'numba', 'cv2', 'av', 'torch', 'diffusers', 'PIL', 'trimesh', 'OpenEXR'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -70,15 +70,17 @@ class RoundTrip:
 
 
 def _take_over_rim(survived: Bool) -> None:
-    """The outermost pixels bool [H,W] take what is just inside, in place.
+    """The outermost pixels of bool [H,W] survive too where the ones just inside do; in place.
 
     The clip's mesh ends in their middle, so that half of each is missing in the other view; a real source frame would
     show the surface going on.
     """
     rim = min(_RIM_PX, (min(survived.shape) - 1) // 2)
     if rim:
-        survived[:, :rim], survived[:, -rim:] = survived[:, rim : rim + 1], survived[:, -rim - 1 : -rim]
-        survived[:rim], survived[-rim:] = survived[rim], survived[-rim - 1]
+        survived[:, :rim] |= survived[:, rim : rim + 1]
+        survived[:, -rim:] |= survived[:, -rim - 1 : -rim]
+        survived[:rim] |= survived[rim]
+        survived[-rim:] |= survived[-rim - 1]
 
 
 def _completed(depth: Float32, observed: Bool, surface_inv_z: Float32, farthest: np.float32) -> Float32:

@@ -92,9 +92,9 @@ def simulate_masks(
     return SimulatedMasks(survived=survived, kind=kind, description=description)
 
 
-def mask_seed(seed: int, *names: str | int) -> int:
+def mask_seed(seed: int, *names: str | float) -> int:
     """The seed of one mask of many: from that of a run and the names of clip and mask."""
-    return int(make_rng(seed, "masks", "of", *names).integers(2**62))
+    return int(make_rng(seed, "masks", "of", *map(str, names)).integers(2**62))
 
 
 def draw_kind(config: MaskConfig, seed: int) -> MaskKind:
@@ -149,7 +149,7 @@ def _tracking(
         grid_step_px=config.grid_step_px,
     )
     made = {"keyframe": keyframe, "moment": moment, "tracker": tracker.name, "licence": tracker.licence}
-    return carry_labels(labels, places), {**made, "notices": _notices(places, tracker)}
+    return carry_labels(labels, maps.valid[0], places), {**made, "notices": _notices(places, tracker)}
 
 
 def _notices(places: Places, tracker: Tracker) -> list[str]:

@@ -16,8 +16,9 @@ from ex4d.masking.tracker import Tracker
 from ex4d.motion.flow import gray_frame, texture
 from ex4d.motion.tracks import MIN_TEXTURE
 
-LEAST_VISIBLE = 0.02
-"""Share of points below which nothing of a frame was found again: a cut, or nothing to follow."""
+LEAST_VISIBLE = 0.1
+"""Share of a piece's points below which nothing of a frame was found again. Across a cut between procedural scenes flow
+agrees with itself by chance at 1–10 % of the points; a fast pan keeps more than half of them for a piece."""
 LEAST_TEXTURED = 0.01
 """Share of pixels with texture below which points can be anywhere without looking different."""
 
@@ -94,30 +95,44 @@ def _spread(points: Float32, values: Float32, size: tuple[int, int], grid_step_p
     row = np.clip(points[:, 1].astype(np.int64), 0, height - 1)
     owner = np.full(size, -1, np.int64)
     owner[row, column] = np.arange(len(points))  # of several in one pixel the last
-    empty = (owner < 0).astype(np.uint8)
-    found = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    labels = np.asarray(found[1], np.int64)
-    of_label = np.zeros(int(labels.max()) + 1, np.int64)
-    taken = owner >= 0
-    of_label[labels[taken]] = owner[taken]
-    nearest = values[of_label[labels]]
+    nearest = values[owner.ravel()[nearest_of(owner >= 0)]]
     sigma = grid_step_px / 2
     return np.asarray(cv2.GaussianBlur(nearest, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
-def carry_labels(labels: Bool, places: Places) -> Bool:
-    """Labels bool [H,W] of the keyframe, at any size, in every frame: bool [T,H,W].
+def carry_labels(labels: Bool, known: Bool, places: Places) -> Bool:
+    """Labels of the keyframe in every frame.
 
-    What would have been outside of the keyframe has the label of its rim.
+    Args:
+        labels: bool [H,W], any size.
+        known: bool [H,W], where the depth that they come from is known. What would have been outside of the keyframe
+            has the label of its rim; there, unknown pixels (sensors have many) count as their nearest known ones.
+        places: where everything was.
+
+    Returns:
+        bool [T,H,W].
     """
     height, width = labels.shape
     num, small_height, small_width = places.offset.shape[:3]
     scale = np.array([width / small_width, height / small_height], np.float32)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    values = labels.astype(np.uint8)
+    inner, rim = (values.astype(np.uint8) for values in (labels, labels.ravel()[nearest_of(known)]))
     carried = np.empty((num, height, width), np.bool_)
     for t in range(num):
         offset = cv2.resize(places.offset[t], (width, height), interpolation=cv2.INTER_LINEAR) * scale
         u, v = x + offset[..., 0], y + offset[..., 1]
-        carried[t] = cv2.remap(values, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        outside = (u < -0.5) | (v < -0.5) | (u > width - 0.5) | (v > height - 0.5)
+        found = (cv2.remap(values, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE) for values in (rim, inner))
+        carried[t] = np.where(outside, *found)
     return carried
+
+
+def nearest_of(chosen: Bool) -> Int64:
+    """int64 [H,W]: flat index of the nearest pixel that is chosen; its own where none is."""
+    if not chosen.any():
+        return np.arange(chosen.size).reshape(chosen.shape)
+    found = cv2.distanceTransformWithLabels((~chosen).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    labels = np.asarray(found[1], np.int64)
+    index = np.zeros(int(labels.max()) + 1, np.int64)
+    index[labels[chosen]] = np.flatnonzero(chosen)
+    return index[labels]
