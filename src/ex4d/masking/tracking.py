@@ -69,7 +69,7 @@ def _follow(frames: UInt8, piece: Int64, offset: Float32, tracker: Tracker, grid
     tracks = tracker.track(np.ascontiguousarray(frames[piece]), queries)
     lost: list[int] = []
     for t in range(1, len(piece)):
-        visible = tracks.visible[t]
+        visible = tracks.visible[t] & np.isfinite(tracks.points[t]).all(axis=1)  # networks may give up with NaN
         if visible.mean() < LEAST_VISIBLE:
             offset[piece[t]] = offset[piece[t - 1]]
             lost.append(int(piece[t]))
