@@ -5,7 +5,7 @@ import pytest
 
 from ex4d.core.camera import Camera, CameraPath, static_path
 from ex4d.errors import DepthError
-from ex4d.masking.rendering import RoundTrip, rendering_survived
+from ex4d.masking.rendering import RoundTrip, completed_depth, rendering_survived
 from ex4d.masking.simulate import simulate_masks
 from ex4d.mesh.config import GeometryConfig
 from masking.masking_tools import HEIGHT, WIDTH, filmed, only, world
@@ -130,3 +130,15 @@ def test_a_wall_that_is_seen_whole_keeps_its_rim() -> None:
     other = Camera(K=path[0].K, world_to_camera=back, height=HEIGHT, width=WIDTH)
     valid = np.ones(depth.shape, np.bool_)
     assert RoundTrip(GeometryConfig()).survived(frame, depth, valid, camera=path[0], other=other).all()
+
+
+def test_a_missing_pixel_claims_the_least_but_no_space_that_was_seen_empty() -> None:
+    depth = np.zeros((1, 7), np.float32)
+    depth[0, :2], depth[0, 5:] = 2.0, 5.0
+    observed = depth > 0
+    mesh = np.array([[2.0, 2.0, 3.0, 3.5, 4.0, 5.0, 5.0]], np.float32)
+    filled = completed_depth(depth, observed, 1 / mesh, np.float32(9.0))
+    assert filled[0].tolist() == pytest.approx([2, 2, 3, 5, 5, 5, 5]), "behind the mesh, else as far as a neighbour"
+    nothing = np.array([[1 / 2, 1 / 2, 0, 0, 0, 1 / 5, 1 / 5]], np.float32)
+    filled = completed_depth(depth, observed, nothing, np.float32(9.0))
+    assert filled[0].tolist() == pytest.approx([2, 2, 9, 9, 9, 5, 5]), "where a ray meets nothing, nothing is near"

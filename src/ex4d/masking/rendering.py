@@ -60,7 +60,7 @@ class RoundTrip:
             return np.zeros_like(valid)
         assert there.surface_inv_z is not None
         farthest = depth[valid].max()
-        completed = _completed(there.depth, there.observed, there.surface_inv_z, farthest)
+        completed = completed_depth(there.depth, there.observed, there.surface_inv_z, farthest)
         back_mesh = self._builder.build(there.rgb, completed, np.ones_like(there.observed), other)
         back = self._rasterizer.render(back_mesh, camera)
         nearer, farther = np.minimum(back.depth, depth), np.maximum(back.depth, depth)
@@ -83,7 +83,7 @@ def _take_over_rim(survived: Bool) -> None:
         survived[-rim:] |= survived[-rim - 1]
 
 
-def _completed(depth: Float32, observed: Bool, surface_inv_z: Float32, farthest: np.float32) -> Float32:
+def completed_depth(depth: Float32, observed: Bool, surface_inv_z: Float32, farthest: np.float32) -> Float32:
     """Depth float32 [H,W] of a whole frame from one with missing pixels.
 
     Args:
