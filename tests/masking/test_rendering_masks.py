@@ -137,8 +137,8 @@ def test_a_missing_pixel_claims_the_least_but_no_space_that_was_seen_empty() -> 
     depth[0, :2], depth[0, 5:] = 2.0, 5.0
     observed = depth > 0
     mesh = np.array([[2.0, 2.0, 3.0, 3.5, 4.0, 5.0, 5.0]], np.float32)
-    filled = completed_depth(depth, observed, 1 / mesh, np.float32(9.0))
+    filled = completed_depth(depth, observed, np.reciprocal(mesh), np.float32(9.0))
     assert filled[0].tolist() == pytest.approx([2, 2, 3, 5, 5, 5, 5]), "behind the mesh, else as far as a neighbour"
-    nothing = np.array([[1 / 2, 1 / 2, 0, 0, 0, 1 / 5, 1 / 5]], np.float32)
+    nothing = np.where(observed, np.reciprocal(mesh), 0).astype(np.float32)
     filled = completed_depth(depth, observed, nothing, np.float32(9.0))
     assert filled[0].tolist() == pytest.approx([2, 2, 9, 9, 9, 5, 5]), "where a ray meets nothing, nothing is near"
