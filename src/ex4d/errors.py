@@ -38,7 +38,7 @@ class Ex4dError(Exception):
             parts.append(f"to fix: {fix}")
         super().__init__("; ".join(parts))
 
-    def __reduce__(self) -> tuple[type["Ex4dError"], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type["Ex4dError"], tuple[str, ...]]:
         return type(self), (self.expected, self.got, self.fix)
 
 
@@ -71,18 +71,25 @@ class OutputError(Ex4dError):
 
 
 class MissingDependencyError(Ex4dError):
-    """An optional package is not installed; the message quotes the pip line."""
+    """An optional package is not installed; the message quotes the line that installs it.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        self.package, self.extra, self.purpose = package, extra, purpose
+    Args:
+        package: its importable name.
+        extra: of ours that brings it; "" with `install`.
+        purpose: half a sentence, what it is needed for.
+        install: the command, for packages that are in no extra of ours.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str, install: str = "") -> None:
+        self.package, self.extra, self.purpose, self.install = package, extra, purpose, install
         super().__init__(
             f"the package {package!r} for {purpose}",
             "it is not installed",
-            f"pip install 'ex4d[{extra}]'",
+            install or f"pip install 'ex4d[{extra}]'",
         )
 
-    def __reduce__(self) -> tuple[type["Ex4dError"], tuple[str, str, str]]:
-        return type(self), (self.package, self.extra, self.purpose)
+    def __reduce__(self) -> tuple[type["Ex4dError"], tuple[str, ...]]:
+        return type(self), (self.package, self.extra, self.purpose, self.install)
 
 
 class WeightsError(Ex4dError):

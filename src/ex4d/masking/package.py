@@ -5,22 +5,11 @@ import importlib
 import io
 from typing import Any
 
-from ex4d.errors import Ex4dError, MissingDependencyError, WeightsError
+from ex4d.errors import MissingDependencyError, WeightsError
 from ex4d.weights.folders import weights_root
 
 FOLDER = "trackers"
 """Folder of tracker weights inside EX4D_WEIGHTS."""
-
-
-class MissingTrackerError(MissingDependencyError):
-    """A package that is no part of our extras; the message quotes the line that installs it."""
-
-    def __init__(self, package: str, purpose: str, install: str) -> None:
-        self.package, self.purpose, self.install = package, purpose, install
-        Ex4dError.__init__(self, f"the package {package!r} for {purpose}", "it is not installed", install)
-
-    def __reduce__(self) -> Any:
-        return type(self), (self.package, self.purpose, self.install)
 
 
 def import_from(module: str, *, purpose: str, install: str) -> Any:
@@ -39,7 +28,7 @@ def import_from(module: str, *, purpose: str, install: str) -> Any:
             return importlib.import_module(module)
     except ImportError as error:
         package = (error.name or module).partition(".")[0]
-        raise MissingTrackerError(package, purpose, install) from error
+        raise MissingDependencyError(package, "", purpose, install) from error
 
 
 def load_weights(network: Any, file: str, url: str, *, name: str) -> Any:
