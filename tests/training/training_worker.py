@@ -20,14 +20,17 @@ from ex4d.training.config import OutputConfig, TrainConfig
 from ex4d.training.processes import open_processes
 
 NUM_STEPS, KILLED_AFTER, CHECKPOINT_EVERY = 20, 13, 5
+SHARED_STEPS = CHECKPOINT_EVERY
 
 
-def config_of(sharding: str = "ddp") -> TrainConfig:
-    """Twenty steps of two micro-batches."""
+def config_of(sharding: str = "alone") -> TrainConfig:
+    """Twenty steps of two micro-batches; five where they are shared out."""
     return replace(
-        make_config(NUM_STEPS, data=replace(make_config().data, micro_batch=1)),
+        make_config(
+            NUM_STEPS if sharding == "alone" else SHARED_STEPS, data=replace(make_config().data, micro_batch=1)
+        ),
         sharding="fsdp" if sharding == "fsdp" else "ddp",
-        output=OutputConfig(checkpoint_every=CHECKPOINT_EVERY, keep_last=2),
+        output=OutputConfig(checkpoint_every=CHECKPOINT_EVERY, keep_last=4),
     )
 
 
@@ -47,9 +50,7 @@ def run_rank(rank: int, world_size: int, folder: Path, sharding: str, kill_after
         assert trainer.run(SilentReporter(), on_step=die)
 
 
-def start(
-    folder: Path, *, world_size: int = 1, sharding: str = "ddp", kill_after: int | None = None
-) -> list[ForkProcess]:
+def start(folder: Path, *, world_size: int, sharding: str, kill_after: int | None) -> list[ForkProcess]:
     """A process a rank."""
     fork = multiprocessing.get_context("fork")
     folder.mkdir(exist_ok=True)
@@ -73,16 +74,17 @@ def free_port() -> int:
 def main(folder: Path) -> int:
     """All runs; returns 0 if each ended as it should."""
     torch.set_num_threads(1)
-    MemorySource(cached=True), make_captions()  # once for all
+    MemorySource(cached=True)  # once for all
+    make_captions()
     ends: list[list[int | None]] = []
-    for name, options in (
-        ("straight", {}),
-        ("killed", {"kill_after": KILLED_AFTER}),
-        ("killed", {}),
-        ("fsdp", {"world_size": 2, "sharding": "fsdp"}),
-        ("ddp", {"world_size": 2, "sharding": "ddp"}),
+    for name, sharding, world_size, kill_after in (
+        ("straight", "alone", 1, None),
+        ("killed", "alone", 1, KILLED_AFTER),
+        ("killed", "alone", 1, None),
+        ("fsdp", "fsdp", 2, None),
+        ("ddp", "ddp", 2, None),
     ):
-        ranks = start(folder / name, **options)
+        ranks = start(folder / name, world_size=world_size, sharding=sharding, kill_after=kill_after)
         for process in ranks:
             process.join()
         ends.append([process.exitcode for process in ranks])

@@ -23,6 +23,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
@@ -144,10 +145,13 @@ class Checkpoints:
                 _commit(final, state)
                 for old in list_checkpoints(self._folder.parent)[: -self._keep]:
                     shutil.rmtree(old)
-        except OSError as error:
-            failed = output_error(final, error)
-        except Exception as error:  # noqa: BLE001 - torch wraps what a rank failed with in errors of its own
-            failed = OutputError(f"to be able to write {final}", str(error), "free some space, or write elsewhere")
+        except (Exception, CheckpointException) as error:  # noqa: BLE001 - raised below, on all ranks
+            cause = _cause(error)
+            failed = (
+                output_error(final, cause)
+                if isinstance(cause, OSError)
+                else OutputError(f"to be able to write {final}", str(cause), "free some space, or write elsewhere")
+            )
         for error in self._processes.gather(failed):
             if error is not None:
                 raise error
@@ -223,10 +227,9 @@ def load(trained: Trained, checkpoint: Path, processes: Processes) -> None:
     reader = FileSystemReader(checkpoint)
     try:
         load_state(state, storage_reader=reader, process_group=processes.talk)
-    except Exception as error:  # torch raises errors of its own, and whatever unpickling does
-        raise WeightsError(
-            f"a whole checkpoint at {checkpoint}", str(error), "delete it to use the one before"
-        ) from error
+    except (Exception, CheckpointException) as error:
+        got = f"{type(_cause(error)).__name__}: {_cause(error)}"
+        raise WeightsError(f"a whole checkpoint at {checkpoint}", got, "delete it to use the one before") from error
     set_model_state_dict(trained.model, state["model"], options=StateDictOptions(strict=False))
     set_optimizer_state_dict(trained.model, trained.optimizer, state["optimizer"], options=_OPTIONS)
 
@@ -252,9 +255,17 @@ def read_tensors_of(checkpoint: Path, which: Tensors) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # as is meant
             load_state({which: found}, storage_reader=reader, no_dist=True)
-    except Exception as error:  # as in `load`
-        raise WeightsError(f"a whole checkpoint at {checkpoint}", str(error), "use the one before") from error
+    except (Exception, CheckpointException) as error:
+        got = f"{type(_cause(error)).__name__}: {_cause(error)}"
+        raise WeightsError(f"a whole checkpoint at {checkpoint}", got, "use the one before") from error
     return found
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in the first rank that failed; torch wraps it, in what is no `Exception`."""
+    if isinstance(error, CheckpointException):
+        return next(iter(error.failures.values()))[0]
+    return error
 
 
 @contextlib.contextmanager

@@ -43,6 +43,9 @@ class Float8Linear(nn.Module):
         linear: what is replaced; not changed.
     """
 
+    codes: Tensor
+    scales: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features

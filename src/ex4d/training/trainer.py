@@ -53,7 +53,11 @@ class Trainer:
         folder: of the run; checkpoints and log go there.
         processes: this one among the others.
         identity: what checkpoints belong to.
-        on_step: called after each step with its number, on every rank; renders validation pictures.
+
+    Attributes:
+        trained: name → parameter that changes; in parts under ``fsdp``.
+        ema: their running averages; {} = none.
+        step: steps that are done.
     """
 
     def __init__(
@@ -69,18 +73,18 @@ class Trainer:
         self._model, self._batches, self._sampler, self._config = model, batches, sampler, config
         self._folder, self._processes, self._identity = folder, processes, identity
         self._schedule = Schedule.of(config.objective)
-        self._parameters = trained_parameters(model.model)
+        self.trained = trained_parameters(model.model)
         options = config.optimizer
         self._optimizer = torch.optim.AdamW(
-            list(self._parameters.values()),
+            list(self.trained.values()),
             lr=options.lr,
             betas=cast(tuple[float, float], options.betas),
             eps=options.eps,
             weight_decay=options.weight_decay,
         )
         decays = options.ema_decay > 0
-        self.ema = {name: value.detach().clone() for name, value in self._parameters.items()} if decays else {}
-        self._trained = Trained(model.model, self._optimizer, self.ema)
+        self.ema = {name: value.detach().clone() for name, value in self.trained.items()} if decays else {}
+        self._stored = Trained(model.model, self._optimizer, self.ema)
         self._checkpoints = Checkpoints(folder, processes, keep_last=config.output.keep_last)
         self.step = 0
 
@@ -94,7 +98,7 @@ class Trainer:
         if found:
             state = read_state(found[-1])
             check_belongs(state, self._state(state.step), found[-1])
-            load(self._trained, found[-1], self._processes)
+            load(self._stored, found[-1], self._processes)
             self.step = state.step
         return self.step
 
@@ -123,7 +127,7 @@ class Trainer:
                     self._checkpoints.finish_if_done()
                     is_last = stopped or self.step == self._config.num_steps
                     if is_last or self.step % output.checkpoint_every == 0:
-                        self._checkpoints.save(self._trained, self._state(self.step))
+                        self._checkpoints.save(self._stored, self._state(self.step))
                     if on_step is not None:
                         on_step(self.step)
         finally:
@@ -157,7 +161,7 @@ class Trainer:
         everything = self._processes.gather((measured, bool(told)))
         values = summarize(_interleaved([part for part, _ in everything], self._config.data.micro_batch))
         self._check(values["loss"], "loss")
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._config.optimizer.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self._config.optimizer.max_grad_norm)
         values["grad_norm"] = float(cast(Any, norm).full_tensor() if hasattr(norm, "full_tensor") else norm)
         self._check(values["grad_norm"], "gradient")
         values["lr"] = rate = learning_rate(self._config.optimizer, self.step, self._config.num_steps)
@@ -197,7 +201,7 @@ class Trainer:
         decay = min(self._config.optimizer.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, average in self.ema.items():
-                average.lerp_(self._parameters[name].detach(), 1 - decay)
+                average.lerp_(self.trained[name].detach(), 1 - decay)
 
     def _check(self, value: float, what: str) -> None:
         if not math.isfinite(value):

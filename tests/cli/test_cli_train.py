@@ -1,0 +1,162 @@
+"""`ex4d train` and `ex4d weights export`, with the random miniature: from a dataset to a generated video."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_tools import ex4d
+from PIL import Image
+
+from dataset.dataset_tools import SMALL, write_dataset
+from ex4d.cli.main import parse
+from ex4d.cli.train import TrainOptions
+from ex4d.errors import ConfigError
+from ex4d.model.tiny import save_tiny
+from ex4d.training.checkpoint import list_checkpoints, read_state
+from ex4d.training.log import read_log
+from generation_tools import picture_frames, write_video
+
+RECIPE = """num_steps = 4
+[model]
+rank = 4
+alpha = 4.0
+precision = "fp32"
+[optimizer]
+lr = 1e-3
+ema_decay = 0.9
+[data]
+caption_dropout = 0.5
+[output]
+checkpoint_every = 2
+validate_every = 4
+validation_steps = 1
+guidance_scale = 2.0
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data`, a dataset; `base`, weights; and `recipe.toml`."""
+    pytest.importorskip("pyarrow")
+    folder = tmp_path_factory.mktemp("training")
+    write_dataset(folder / "data", (SMALL, SMALL))
+    save_tiny(folder / "base")
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+def _words(made: Path, output: Path, *more: str | Path) -> tuple[str | Path, ...]:
+    return ("train", made / "recipe.toml", "--dataset", made / "data", "-o", output, *more)
+
+
+def test_trained_exported_generated(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, adapter, base = tmp_path / "run", tmp_path / "adapter", made / "base"
+    done = ex4d(capsys, *_words(made, run, "--weights", base))
+    assert done.code == 0, done.err
+    assert "Wan2.1-I2V-14B at rank 16: 23,109,632 + 76,677,120, checked" in done.err
+    assert f"ex4d weights export {run}" in done.out
+    assert [entry["step"] for entry in read_log(run)] == [1, 2, 3, 4]
+    sheet = np.asarray(Image.open(run / "validation/step-00000004.png"))
+    assert sheet.shape[1] > 3 * SMALL[2]
+    exported = ex4d(capsys, "weights", "export", run, "-o", adapter, "--official", "ckpt")
+    assert (exported.code, exported.out) == (0, f"{adapter} (step 4)\n")
+    assert (adapter / "official/ex4d.ckpt").is_file()
+    frames = picture_frames(9)
+    color, mask = write_video(tmp_path / "c.mp4", frames), write_video(tmp_path / "m.mp4", np.full_like(frames, 255))
+    made_video = ex4d(
+        capsys,
+        *("generate", "--color-video", color, "--mask-video", mask, "--output-video", tmp_path / "out.mp4"),
+        *("--weights", base, "--adapter", adapter, "--size", "32x32", "--steps", "1"),
+        *("--window-frames", "9", "--overlap-frames", "5"),
+    )
+    assert made_video.code == 0, made_video.err
+    used = json.loads((tmp_path / "out.ex4d/config.json").read_text())
+    assert str(adapter) in json.dumps(used)
+    assert (tmp_path / "out.mp4").is_file()
+
+
+def test_resume_goes_on_and_a_used_folder_is_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "2")).code == 0
+    again = ex4d(capsys, *_words(made, run, "--weights", "tiny"))
+    assert again.code == 2
+    assert "add --resume to go on with it" in again.err
+    resumed = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--resume"))
+    assert resumed.code == 0, resumed.err
+    assert "going on after step 2" in resumed.err
+    assert [entry["step"] for entry in read_log(run)] == [1, 2, 3, 4]
+    other = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--resume", "--seed", "9"))
+    assert other.code == 2
+    assert "one of another recipe" in other.err
+    assert json.loads((run / "run.json").read_text())["config"]["seed"] == 0
+
+
+def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = _words(made, run, "--weights", "tiny", "--num-steps", "100000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ex4d", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while len(read_log(run)) < 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    last = read_state(list_checkpoints(run)[-1]).step
+    assert last == read_log(run)[-1]["step"] >= 3
+    assert f"told to end: step {last} is kept" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "none.toml", "--dataset", "data", "-o", "run"), "paper, tiny or a TOML file; got none.toml"),
+        (("train", "paper", "--dataset", "data", "-o", "run"), "samples of 49x512x512; got a dataset of 5x32x48"),
+        (("train", "tiny", "--dataset", "base", "-o", "run"), "a finished dataset at base"),
+        (("train", "tiny", "--dataset", "data", "-o", "run", "--weights", "none"), "none"),
+        (("train", "tiny", "--dataset", "data", "-o", "run", "--latents", "abc", "--weights", "tiny"), "latents/abc"),
+        (("train", "tiny", "--dataset", "data", "-o", "run", "--gpus", "0"), "--gpus from 1 to 64"),
+        (("weights", "export", "data", "-o", "out"), "a run of `ex4d train` at data"),
+    ],
+)
+def test_bad_input_is_said_in_one_line(
+    made: Path, words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(made)
+    failed = ex4d(capsys, *words)
+    assert failed.code == 2
+    assert said in failed.err.strip().splitlines()[-1]
+    assert not list((made / "run/checkpoints").glob("step-*"))
+
+
+def test_what_is_typed_beside_a_recipe_wins() -> None:
+    options = parse(["train", "paper", "--dataset", "d", "-o", "o", "--num-steps", "7", "--latents", "none"])
+    assert isinstance(options, TrainOptions)
+    config = options.resolve()
+    assert (config.num_steps, config.data.latents) == (7, "")
+    assert options.weights == "480p"
+    with pytest.raises(ConfigError, match="num_steps of at least 1"):
+        parse_steps("0")
+
+
+def parse_steps(number: str) -> None:
+    """Resolve a command with so many steps."""
+    options = parse(["train", "tiny", "--dataset", "d", "-o", "o", "--num-steps", number])
+    assert isinstance(options, TrainOptions)
+    options.resolve()
