@@ -1,8 +1,10 @@
 """Handlers and workers for tests: children and Ray import them by name."""
 
 import os
+import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,21 +43,30 @@ def make_handler(settings: Any) -> Any:
 
 @dataclass(frozen=True)
 class Squares:
-    """A factory of workers that square numbers."""
+    """A factory of workers that square numbers.
+
+    Attributes:
+        wrong: a job that is refused.
+        deadly: a file; whoever finds that it is not there yet makes it and is killed.
+    """
 
     wrong: int = -1
+    deadly: Path | None = None
 
     def open(self) -> "SquareWorker":
-        return SquareWorker(self.wrong)
+        return SquareWorker(self)
 
 
 class SquareWorker:
-    def __init__(self, wrong: int) -> None:
-        self._wrong, self._closed = wrong, False
+    def __init__(self, factory: Squares) -> None:
+        self._factory, self._closed = factory, False
 
     def run(self, job: int) -> int:
         assert not self._closed
-        if job == self._wrong:
+        if self._factory.deadly is not None and not self._factory.deadly.exists():
+            self._factory.deadly.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if job == self._factory.wrong:
             raise MediaError("a number that can be squared", str(job))
         time.sleep(0.01)
         return job * job

@@ -1,5 +1,7 @@
 """Executors give every result once, raise the first error, and know which part is theirs."""
 
+from pathlib import Path
+
 import pytest
 
 from ex4d.errors import ConfigError, MediaError
@@ -52,9 +54,48 @@ def test_a_cluster_without_tokens_is_joined_on_loopback_only(monkeypatch: pytest
     RayExecutor(address="10.1.2.3:6379")
 
 
+@pytest.fixture
+def workers_find_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers import `jobs.job_tools` as this file does."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+
+
 @pytest.mark.prove
-def test_ray_results_and_errors() -> None:
+@pytest.mark.usefixtures("workers_find_tests")
+def test_ray_tasks(tmp_path: Path) -> None:
+    """Results, errors, and a worker that is killed: its job is done again."""
     executor: Executor = RayExecutor(num_workers=2)
     assert sorted(executor.run(Squares(), list(range(10)))) == [n * n for n in range(10)]
+    assert list(executor.run(Squares(), [])) == []
     with pytest.raises(MediaError, match="got 3"):
         list(executor.run(Squares(wrong=3), list(range(8))))
+    assert sorted(executor.run(Squares(deadly=tmp_path / "killed"), list(range(6)))) == [n * n for n in range(6)]
+    assert (tmp_path / "killed").exists()
+    with pytest.raises(ConfigError, match="a GPU in the cluster"):
+        list(RayExecutor(num_workers=2, use_gpus=True).run(Squares(), [1]))
+
+
+@pytest.mark.prove
+@pytest.mark.usefixtures("workers_find_tests")
+def test_ray_actors(tmp_path: Path) -> None:
+    """One for each GPU of the cluster (Ray only counts them)."""
+    import ray
+
+    ray.init(
+        "local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1"
+    )
+    try:
+        executor: Executor = RayExecutor(use_gpus=True)
+        assert sorted(executor.run(Squares(), list(range(10)))) == [n * n for n in range(10)]
+        assert sorted(executor.run(Squares(deadly=tmp_path / "killed"), list(range(6)))) == [n * n for n in range(6)]
+        assert (tmp_path / "killed").exists()
+        with pytest.raises(MediaError, match="got 3"):
+            list(executor.run(Squares(wrong=3), list(range(8))))
+        assert ray.is_initialized(), "it ended a cluster that it did not start"
+    finally:
+        ray.shutdown()
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="Ray cluster at 127"):
+        list(RayExecutor(address="127.0.0.1:1").run(Squares(), [1]))

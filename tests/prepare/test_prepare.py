@@ -15,6 +15,7 @@ from ex4d.dataset.shards import record_path
 from ex4d.errors import ConfigError, DatasetError, InputError, OutputError, WeightsError
 from ex4d.jobs.executor import Part
 from ex4d.jobs.local import LocalExecutor
+from ex4d.jobs.ray_cluster import RayExecutor
 from ex4d.prepare.config import SampleConfig, WorkConfig
 from ex4d.prepare.plan import make_plan, open_source
 from ex4d.prepare.run import Prepared, prepare
@@ -202,3 +203,10 @@ def test_the_plan_knows_every_setting_and_clip(clips: Path) -> None:
     assert make_plan(source, replace(CONFIG, seed=1)).hash != plan.hash
     assert plan.header["depth"]["name"] == "layout"
     assert [len(plan.shard(k)) for k in range(plan.num_shards)] == [3, 3, 2]
+
+
+@pytest.mark.prove
+def test_ray_gives_the_same_bytes(made: Prepared, clips: Path, tmp_path: Path) -> None:
+    done = prepare(open_source(clips), tmp_path / "ds", CONFIG, RayExecutor(num_workers=2))
+    assert done.num_made == 3
+    assert tree(tmp_path / "ds") == tree(made.folder)

@@ -4,6 +4,7 @@ is committed by the jobs themselves.
 
 import ipaddress
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ _RETRIES = 3
 """Times that a job is done again when the process or machine that did it was lost."""
 _IN_FLIGHT_PER_CPU = 2
 _LOCAL = "127.0.0.1"
+_ANSWERS_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +70,10 @@ class RayExecutor:
             # loopback: nobody else is invited
             settings |= {"include_dashboard": False, "num_cpus": self.num_workers, "_node_ip_address": _LOCAL}
         try:
+            if self.address is not None:
+                _knock(self.address)
             ray.init(self.address or "local", **settings)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             text = str(error).split("\n")[0]
             raise ConfigError(
                 f"a Ray cluster at {self.address or 'this machine'}", text, "check --ray-address"
@@ -161,6 +165,13 @@ def _require_ray() -> Any:
     except ImportError as error:
         raise MissingDependencyError("ray", "ray", "--executor ray") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray would ask for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_WITHIN_S).close()
 
 
 def _is_loopback(address: str | None) -> bool:
