@@ -3,6 +3,7 @@
 import gc
 import json
 import pickle
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any, cast
@@ -169,12 +170,14 @@ def test_an_interrupted_shard_leaves_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+@pytest.mark.parametrize("num_bytes", [100, 100_000])  # seen when the last block is written, and before
+def test_a_full_disk_is_said(tmp_path: Path, num_bytes: int) -> None:
     def fill() -> None:
-        with ShardWriter(tmp_path / "shard.tar") as writer, Path("/dev/full").open("wb", buffering=0) as full:
+        with ShardWriter(tmp_path / "shard.tar") as writer:
             writer._file.close()
-            writer._file = cast(Any, full)  # a disk without room
-            writer.add("a", "bin", bytes(1000))
+            writer._file = Path("/dev/full").open("wb")  # noqa: SIM115 - a disk without room
+            writer.add("a", "bin", bytes(num_bytes))
 
     with pytest.raises(OutputError, match="full"):
         fill()

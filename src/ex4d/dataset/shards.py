@@ -4,6 +4,7 @@ A tar is written under a temporary name, flushed and renamed; its record follows
 record does not exist: it is made again and replaced by the same bytes.
 """
 
+import contextlib
 import hashlib
 import json
 import tarfile
@@ -70,7 +71,7 @@ class ShardWriter:
                 self._close()
                 publish(self._temporary, self._path)
         finally:
-            if kind is not None:
+            with contextlib.suppress(OSError):  # of a file that is thrown away: the first error is being raised
                 self._file.close()
             discard(self._temporary)
 
