@@ -59,7 +59,7 @@ def test_trained_exported_generated(made: Path, tmp_path: Path, capsys: pytest.C
     run, adapter, base = tmp_path / "run", tmp_path / "adapter", made / "base"
     done = ex4d(capsys, *_words(made, run, "--weights", base))
     assert done.code == 0, done.err
-    assert "Wan2.1-I2V-14B at rank 16: 23,109,632 + 76,677,120, checked" in done.err
+    assert "+ LoRA 11,264 = " in done.err
     assert f"ex4d weights export {run}" in done.out
     assert [entry["step"] for entry in read_log(run)] == [1, 2, 3, 4]
     sheet = np.asarray(Image.open(run / "validation/step-00000004.png"))
@@ -85,20 +85,21 @@ def test_resume_goes_on_and_a_used_folder_is_refused(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "2")).code == 0
+    assert ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "1")).code == 0
     again = ex4d(capsys, *_words(made, run, "--weights", "tiny"))
     assert again.code == 2
     assert "add --resume to go on with it" in again.err
-    resumed = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--resume"))
+    resumed = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "2", "--resume"))
     assert resumed.code == 0, resumed.err
-    assert "going on after step 2" in resumed.err
-    assert [entry["step"] for entry in read_log(run)] == [1, 2, 3, 4]
+    assert "going on after step 1" in resumed.err
+    assert [entry["step"] for entry in read_log(run)] == [1, 2]
     other = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--resume", "--seed", "9"))
     assert other.code == 2
     assert "one of another recipe" in other.err
     assert json.loads((run / "run.json").read_text())["config"]["seed"] == 0
 
 
+@pytest.mark.prove
 def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = _words(made, run, "--weights", "tiny", "--num-steps", "100000")

@@ -6,33 +6,55 @@ from torch import nn
 from training_tools import make_config, make_stack
 
 from ex4d.errors import WeightsError
-from ex4d.model.adapter import lora_shapes
+from ex4d.model.adapter import Lora, attach_lora, lora_shapes
 from ex4d.model.components import make_component, shipped_config
-from ex4d.model.key_maps import original_lora_name
+from ex4d.model.geometry_encoder import GeometryEncoder
 from ex4d.model.transformer import EX4DTransformer3DModel
+from ex4d.training.export import official_tensors
 from ex4d.training.frozen_fp8 import Float8Linear
 from ex4d.training.model import (
     FULL_SIZE_PARAMS,
+    TrainedModel,
     adapter_of,
-    check_full_size,
+    check_counts,
     count_trained,
     fingerprint,
     new_lora,
+    train_adapter,
     trained_parameters,
 )
 
 
-def test_full_size_counts_are_the_releases() -> None:
-    assert check_full_size() == FULL_SIZE_PARAMS == (23_109_632, 76_677_120)
-
-
-def test_full_size_has_808_tensors_in_the_releases_layout() -> None:
+@pytest.fixture(scope="module")
+def full_size() -> TrainedModel:
+    """Wan2.1-I2V-14B with an adapter to train, without memory behind its weights."""
     transformer = make_component("transformer", shipped_config("transformer"))
-    assert isinstance(transformer, EX4DTransformer3DModel)
     encoder = make_component("geometry_encoder", shipped_config("geometry_encoder"))
-    names = [original_lora_name(name, ()) for name in lora_shapes(transformer, 16)] + list(encoder.state_dict())
-    assert len(set(names)) == len(names) == 808
-    assert "blocks.39.cross_attn.o.lora_B.default.weight" in names
+    assert isinstance(transformer, EX4DTransformer3DModel)
+    assert isinstance(encoder, GeometryEncoder)
+    shapes = lora_shapes(transformer, 16)
+    lora = Lora(tensors={name: torch.empty(shape, device="meta") for name, shape in shapes.items()}, rank=16, alpha=16)
+    attach_lora(transformer, lora)
+    model = TrainedModel(transformer, encoder)
+    train_adapter(model, lora)
+    return model
+
+
+def test_full_size_counts_are_the_releases(full_size: TrainedModel) -> None:
+    assert count_trained(full_size) == FULL_SIZE_PARAMS == (23_109_632, 76_677_120)
+    assert check_counts(full_size)
+    assert not check_counts(make_stack(make_config()).model)
+    full_size.geometry_encoder.latent_encoder[0].requires_grad_(False)
+    with pytest.raises(WeightsError, match="23109632"):
+        check_counts(full_size)
+    full_size.geometry_encoder.latent_encoder[0].requires_grad_(True)
+
+
+def test_full_size_has_808_tensors_in_the_releases_layout(full_size: TrainedModel) -> None:
+    encoder, lora = adapter_of({name: value.detach() for name, value in trained_parameters(full_size).items()})
+    flat = official_tensors(encoder, Lora(tensors=lora, rank=16, alpha=16.0))
+    assert len(flat) == 808
+    assert flat["blocks.39.cross_attn.o.lora_B.default.weight"].shape == (5120, 16)
 
 
 def test_a_new_adapter_changes_nothing_and_is_of_its_seed() -> None:

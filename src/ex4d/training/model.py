@@ -13,7 +13,7 @@ from ex4d.core.seeding import make_rng
 from ex4d.errors import WeightsError
 from ex4d.model.adapter import ADAPTER_NAME, Lora, lora_shapes
 from ex4d.model.branch import PriorLatents
-from ex4d.model.components import make_component, shipped_config
+from ex4d.model.components import shipped_config
 from ex4d.model.geometry_encoder import GeometryEncoder
 from ex4d.model.sampling import NUM_TRAIN_TIMESTEPS
 from ex4d.model.transformer import EX4DTransformer3DModel
@@ -153,23 +153,21 @@ def count_trained(model: nn.Module) -> tuple[int, int]:
     return sum(size for inside, size in sizes if inside), sum(size for inside, size in sizes if not inside)
 
 
-def check_full_size() -> tuple[int, int]:
-    """Count what is trained of Wan2.1-I2V-14B, without its weights, and compare it with the release.
+def check_counts(model: TrainedModel) -> bool:
+    """Whether as many parameters are trained as the release has; False for models and ranks that it has not.
 
     Raises:
-        WeightsError: another number: a layer was added or left out.
+        WeightsError: the release's model and rank, and another number: a layer was added or left out.
     """
-    transformer = make_component("transformer", shipped_config("transformer"))
-    assert isinstance(transformer, EX4DTransformer3DModel)
-    encoder = make_component("geometry_encoder", shipped_config("geometry_encoder"))
-    rank = shipped_config("lora")["rank"]
-    counts = (
-        sum(value.numel() for value in encoder.parameters()),
-        sum(math.prod(shape) for shape in lora_shapes(transformer, rank).values()),
-    )
+    config, full = model.transformer.config, shipped_config("transformer")
+    ranks = {value.shape[0] for name, value in trained_parameters(model).items() if ".lora_A." in name}
+    sizes = ("num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim")
+    if any(config[name] != full[name] for name in sizes) or ranks != {shipped_config("lora")["rank"]}:
+        return False
+    counts = count_trained(model)
     if counts != FULL_SIZE_PARAMS:
-        raise WeightsError(f"{FULL_SIZE_PARAMS} trained parameters at full size", str(counts))
-    return counts
+        raise WeightsError(f"{FULL_SIZE_PARAMS} trained parameters in encoder and LoRA", str(counts))
+    return True
 
 
 def fingerprint(model: TrainedModel, hashes: Mapping[str, str]) -> str:

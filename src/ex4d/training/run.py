@@ -30,7 +30,7 @@ from ex4d.pipeline.progress import Reporter
 from ex4d.pipeline.weight_paths import WeightPaths
 from ex4d.training.batches import Batch, BatchMaker, choose_buckets, needed_captions
 from ex4d.training.config import TrainConfig, config_from_json, config_to_json
-from ex4d.training.model import check_full_size, count_trained
+from ex4d.training.model import TrainedModel, check_counts, count_trained
 from ex4d.training.processes import Processes, SharedModel, check_shares, open_processes
 from ex4d.training.sampler import Sampler
 from ex4d.training.stack import Stack, embed_captions, hash_weights, load_training_stack
@@ -114,7 +114,7 @@ def train(
         stack = load_training_stack(config, weights, processes.device, hashes=hashes, encodes=not config.data.latents)
         counts = count_trained(stack.model)
         if processes.rank == 0:
-            _tell(reporter, config, counts, len(numbers))
+            _tell(reporter, config, stack.model, len(numbers))
         model = SharedModel(stack.model, config, processes)
         trainer = Trainer(
             model,
@@ -216,13 +216,10 @@ def _captions(config: TrainConfig, dataset: Dataset, numbers: Sequence[int]) -> 
     return sorted(set(texts))
 
 
-def _tell(reporter: Reporter, config: TrainConfig, counts: tuple[int, int], num_samples: int) -> None:
-    encoder, lora = counts
-    full = check_full_size()
-    reporter.note(
-        f"trained: geometry encoder {encoder:,} + LoRA {lora:,} = {encoder + lora:,} parameters "
-        f"(Wan2.1-I2V-14B at rank 16: {full[0]:,} + {full[1]:,}, checked)"
-    )
+def _tell(reporter: Reporter, config: TrainConfig, model: TrainedModel, num_samples: int) -> None:
+    encoder, lora = count_trained(model)
+    checked = ", as in the release" if check_counts(model) else ""
+    reporter.note(f"trained: geometry encoder {encoder:,} + LoRA {lora:,} = {encoder + lora:,} parameters{checked}")
     where = f"latents from the cache {config.data.latents}" if config.data.latents else "encoded while training"
     reporter.note(f"{num_samples} samples, {where}")
 
