@@ -48,6 +48,13 @@ _PLAIN_EXAMPLES = {
   ex4d masks clip.mp4 --kind rendering --style orbit --yaw-deg 60 60
   ex4d masks clip.mp4 --depth depth/depth.npz --num-masks 16 --seed 7
 """,
+    "prepare": """examples
+  ex4d prepare clips/ -o dataset/                                 again after an interruption: it goes on
+  ex4d prepare clips/ -o dataset/ --bucket 49x512x512 --depth vda-small
+  ex4d prepare OpenVid-1M.csv --root videos/ -o dataset/ --min-score aesthetic=5 --shard 0/64
+  ex4d prepare clips.jsonl -o dataset/ --executor ray --ray-address head:6379
+  ex4d prepare dataset/ --latents 480p                            cache what the VAE, CLIP and umT5 make of it
+""",
     "generate": """examples
   ex4d generate out/ --weights tiny                    try the chain without weights or a GPU: the result is noise
   ex4d generate out/ --max-vram 24 --preview-every 5

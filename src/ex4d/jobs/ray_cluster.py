@@ -75,9 +75,8 @@ class RayExecutor:
             ray.init(self.address or "local", **settings)
         except (OSError, RuntimeError, ValueError) as error:
             text = str(error).split("\n")[0]
-            raise ConfigError(
-                f"a Ray cluster at {self.address or 'this machine'}", text, "check --ray-address"
-            ) from error
+            fix = f"check --ray-address; `ray start` makes clusters that ask for a token: {AUTH_VARIABLE}=token"
+            raise ConfigError(f"a Ray cluster at {self.address or 'this machine'}", text, fix) from error
 
     def _num_actors(self, ray: Any, jobs: Sequence[Any]) -> int:
         num_gpus = int(ray.cluster_resources().get("GPU", 0))
