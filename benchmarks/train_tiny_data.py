@@ -9,7 +9,6 @@ import numpy as np
 from ex4d.core.arrays import Bool, Float32, UInt8
 from ex4d.core.camera import CameraPath
 from ex4d.core.clip import ArrayClip
-from ex4d.core.depth import DepthVideo
 from ex4d.core.seeding import make_rng
 from ex4d.core.video import Video
 from ex4d.dataset.layout import Bucket, SampleRow
@@ -53,12 +52,6 @@ class Filmed:
     depth: Float32
     path: CameraPath
     survived: Bool
-
-    def depth_clip(self, known: Bool | None = None) -> ArrayClip[DepthVideo]:
-        """The depth as a clip; unknown where `known` is False."""
-        valid = np.ones(self.depth.shape, np.bool_) if known is None else known
-        depth = np.where(valid, self.depth, np.float32(0))
-        return ArrayClip(DepthVideo(depth=depth, valid=valid, timestamps_s=self.video.timestamps_s, scale="metric"))
 
 
 def make_filmed(seed: int, *, num_masks: int = _MASKS_A_CLIP) -> Filmed:

@@ -1,6 +1,6 @@
 """How good a tiny model completes what it was not shown; see train_tiny.py."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,7 @@ from train_tiny_data import Filmed, make_filmed
 from train_tiny_model import OBJECTIVE, make_model, no_text
 
 from ex4d.core.arrays import Bool, UInt8
-from ex4d.core.clip import ArrayClip
-from ex4d.core.video import Video
-from ex4d.core.view import GeometryPrior, RenderedView
-from ex4d.fill.complete import complete_view
+from ex4d.fill.spatial import fill_spatial
 from ex4d.model import preprocess
 from ex4d.model.branch import TextEmbeds
 from ex4d.model.training_latents import encode_target
@@ -26,7 +23,7 @@ from ex4d.training.processes import SharedModel
 from ex4d.training.validate import sample_latents
 
 METHODS = ("untrained", "mean colour", "fill", "trained, 1 step", "trained, 4 steps")
-_SHOWN = 5
+_SHOWN, _LEAST_HIDDEN = 5, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +63,12 @@ def judge(run: Path, seeds: Sequence[int], *, width: int, num_layers: int) -> li
     checkpoint = list_checkpoints(run)[-1]
     trained.load_state_dict(read_tensors_of(checkpoint, "ema"))
     print(f"after {read_state(checkpoint).step} steps")
-    return [_judge(make_filmed(seed, num_masks=1), seed, untrained, trained, pipe) for seed in seeds]
+    return [_judge(make_filmed(seed), seed, untrained, trained, pipe) for seed in seeds]
 
 
 def _judge(clip: Filmed, seed: int, untrained: TrainedModel, trained: TrainedModel, pipe: EX4DPipeline) -> Judged:
     truth = clip.video.frames
-    kernels = preprocess.erode_mask(clip.survived[0].astype(np.uint8) * np.uint8(255), "official", seed=seed)
-    observed = preprocess.threshold_mask(kernels)
+    observed = next(seen for seen in _eroded(clip, seed) if seen.mean() <= 1 - _LEAST_HIDDEN)
     mean = truth[observed].mean(axis=0) if observed.any() else np.full(3, 127.5)
     results = {
         "untrained": _generated(untrained, pipe, truth, observed, num_steps=1),
@@ -83,6 +79,13 @@ def _judge(clip: Filmed, seed: int, untrained: TrainedModel, trained: TrainedMod
     }
     completed = {name: np.where(observed[..., None], truth, result) for name, result in results.items()}
     return Judged(seed, truth, observed, completed)
+
+
+def _eroded(clip: Filmed, seed: int) -> Iterator[Bool]:
+    """Each of the clip's masks as the model gets it; some hide nothing, and there would be nothing to judge."""
+    for survived in clip.survived:
+        eroded = preprocess.erode_mask(survived.astype(np.uint8) * np.uint8(255), "official", seed=seed)
+        yield preprocess.threshold_mask(eroded)
 
 
 def _generated(model: TrainedModel, pipe: EX4DPipeline, truth: UInt8, observed: Bool, *, num_steps: int) -> UInt8:
@@ -103,22 +106,18 @@ def _alone(model: TrainedModel) -> SharedModel:
 
 
 def _filled(clip: Filmed, observed: Bool) -> UInt8:
-    """By `ex4d.fill`, which is given depth and colour of what was shown and nothing else."""
-    times = clip.video.timestamps_s
-    rgb = clip.video.frames * observed[..., None].astype(np.uint8)
-    depth = clip.depth_clip(observed)
-    view = RenderedView(rgb=rgb, observed=observed, depth=depth.read(0, len(times)).depth, timestamps_s=times)
-    prior = GeometryPrior(
-        view=ArrayClip(view),
-        path=clip.path,
-        source=ArrayClip(Video(frames=rgb, timestamps_s=times)),
-        source_depth=depth,
-        source_path=clip.path,
-        config={},
-        seed=0,
-        coverage=observed.mean(axis=(1, 2)),
-    )
-    return np.concatenate([chunk.frames for chunk in complete_view(prior)])
+    """By the last step of `ex4d.fill`, frame by frame: each hole from the far side of its surroundings.
+
+    The steps before it ask other frames and the mesh; here both would show what is hidden.
+    """
+    done = np.empty_like(clip.video.frames)
+    for index, known in enumerate(observed):
+        color = clip.video.frames[index].astype(np.float32) * known[..., None]
+        disparity = np.where(known, np.float32(1) / clip.depth[index], np.float32(0))
+        background = np.float32(np.quantile(disparity[known], 0.1)) if known.any() else np.float32(0)
+        fill_spatial(color, disparity, np.zeros_like(disparity), known, background=background)
+        done[index] = np.clip(color + 0.5, 0, 255).astype(np.uint8)
+    return done
 
 
 def judge_table(results: Sequence[Judged]) -> str:
