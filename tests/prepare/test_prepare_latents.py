@@ -1,6 +1,7 @@
 """`--latents`: the cache is what training would compute, is made by parts, and belongs to one dataset and one VAE."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 
 from dataset.dataset_tools import SMALL, TALL, write_dataset
 from ex4d.core.seeding import make_rng
-from ex4d.dataset.latents import LATENTS_INFO
+from ex4d.dataset.latents import LATENTS_INFO, LATENTS_SUFFIX, latents_folder
 from ex4d.dataset.reader import Dataset
+from ex4d.dataset.sample import TrainingSample
+from ex4d.dataset.shards import ShardRecord, ShardWriter, write_record
 from ex4d.errors import DatasetError, WeightsError
 from ex4d.jobs.executor import Part, Worker, WorkerFactory
 from ex4d.jobs.local import LocalExecutor
 from ex4d.model.tiny import make_tiny_pipeline, save_tiny
 from ex4d.model.training_latents import encode_sample
+from ex4d.model.wan_pipeline import EX4DPipeline
 from ex4d.prepare.config import LatentConfig
 from ex4d.prepare.latent_work import LatentEncoder, pack
 from ex4d.prepare.latents import LatentSettings, make_latents
@@ -51,7 +55,36 @@ class KeptWorker:
             self._worker.close()
 
 
-def test_the_cache_is_what_training_would_compute(folder: Path) -> None:
+def check_tensors(found: Mapping[str, np.ndarray], sample: TrainingSample, pipe: EX4DPipeline) -> None:
+    """What is cached is what training would compute, but for float16."""
+    seed = int(make_rng(ON_CPU.seed, "latents", sample.key).integers(2**31))
+    want = encode_sample(pipe, sample.video.frames, sample.survived, sample.caption, seed=seed)
+    assert found.keys() == want.keys()
+    for name, tensor in want.items():
+        assert found[name].dtype == np.float16
+        assert found[name].shape == tuple(tensor.shape)
+        assert np.abs(found[name] - tensor.float().numpy()).max() < 4e-3
+
+
+def test_a_sample_encoded_stored_and_read(tmp_path: Path) -> None:
+    (row,) = write_dataset(tmp_path / "ds", (TALL,))
+    data = LatentEncoder(LatentSettings(dataset=tmp_path / "ds", base=None, config=ON_CPU))(0)
+    assert len(data) < 200_000, "text is stored with its padding"
+    tar = latents_folder(tmp_path / "ds", "k") / "shard-000000.tar"
+    tar.parent.mkdir(parents=True)
+    with ShardWriter(tar) as writer:
+        member = writer.add(row.key, LATENTS_SUFFIX, data)
+    kept = replace(row, members=(member,))
+    write_record(tar, ShardRecord(plan="k", size=writer.size, sha256=writer.sha256, samples=(kept,)))
+    dataset = Dataset.open(tmp_path / "ds")
+    found = dataset.read_latents(0, "k")
+    assert found is not None
+    check_tensors(found, dataset.read(0), make_tiny_pipeline(attach=False))
+    dataset.close()
+
+
+@pytest.mark.prove
+def test_the_cache_of_a_dataset(folder: Path) -> None:
     executor = KeptWorker()
     first = make_latents(folder, "tiny", ON_CPU, executor, part=Part.parse("0/2"))
     assert (first.num_made, first.num_missing, first.num_samples) == (2, 1, 2)
@@ -63,15 +96,9 @@ def test_the_cache_is_what_training_would_compute(folder: Path) -> None:
     executor.close()
     dataset, pipe = Dataset.open(folder), make_tiny_pipeline(attach=False)
     for number in range(3):
-        sample, found = dataset.read(number), dataset.read_latents(number, made.key)
-        seed = int(make_rng(3, "latents", sample.key).integers(2**31))
-        want = encode_sample(pipe, sample.video.frames, sample.survived, sample.caption, seed=seed)
+        found = dataset.read_latents(number, made.key)
         assert found is not None
-        assert found.keys() == want.keys()
-        for name, tensor in want.items():
-            assert found[name].dtype == np.float16
-            assert found[name].shape == tuple(tensor.shape)
-            assert np.abs(found[name] - tensor.float().numpy()).max() < 4e-3
+        check_tensors(found, dataset.read(number), pipe)
     dataset.close()
 
 
