@@ -51,7 +51,7 @@ EXPECTED_PAGES = {
     "CONTRIBUTING.md",
     "SECURITY.md",
     *(f"docs/{name}.md" for name in ("architecture", "benchmarks", "cameras", "conventions", "depth", "fidelity")),
-    *(f"docs/{name}.md" for name in ("generate", "masks", "prior_folder")),
+    *(f"docs/{name}.md" for name in ("dataset", "generate", "masks", "prior_folder", "scaling", "training")),
 }
 
 
