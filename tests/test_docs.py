@@ -41,7 +41,7 @@ IDS = [page.relative_to(REPO).as_posix() for page in PAGES]
 FOREIGN_FLAGS = {"--pythonpath", *(f"--{name}" for name in ("no-deps", "no-index", "only-binary", "target"))}
 FOREIGN_FLAGS |= {"--platform", "--python-version"}
 """Flags of other programs that the pages may mention."""
-WEIGHTS_ACTIONS = ("list", "pull", "verify", "convert")
+WEIGHTS_ACTIONS = ("list", "pull", "verify", "convert", "export")
 MEMORY_COLUMNS = ((49, 512, 512), (81, 480, 832), (81, 720, 1280))
 """Windows (frames, height, width) of the memory table in docs/generate.md."""
 
