@@ -137,19 +137,19 @@ def judge_table(results: Sequence[Judged]) -> str:
 
 
 def write_pictures(results: Sequence[Judged], path: Path) -> None:
-    """The last frame of the first clips: source, what was shown of it, untrained model, fill, trained model."""
+    """The last frame of the first clips: source, what was shown of it, fill, trained model; in 256 colours."""
     rows = []
     for judged in results[:_SHOWN]:
         shown = judged.truth[-1] * judged.observed[-1][..., None].astype(np.uint8)
-        made = [judged.results[name][-1] for name in ("untrained", "fill", "trained, 1 step")]
+        made = [judged.results[name][-1] for name in ("fill", "trained, 1 step")]
         rows.append(np.concatenate([judged.truth[-1], shown, *made], axis=1))
     sheet = Image.fromarray(np.concatenate(rows)).resize((2 * rows[0].shape[1], 2 * len(rows) * rows[0].shape[0]))
     picture = Image.new("RGB", (sheet.width, sheet.height + 18), (28, 28, 28))
     picture.paste(sheet, (0, 18))
     draw = ImageDraw.Draw(picture)
-    for column, title in enumerate(("source", "seen", "untrained", "fill", "trained")):
-        draw.text((4 + column * sheet.width // 5, 3), title, fill=(255, 255, 255))
-    picture.save(path, optimize=True)
+    for column, title in enumerate(("source", "seen", "fill", "trained")):
+        draw.text((4 + column * sheet.width // 4, 3), title, fill=(255, 255, 255))
+    picture.quantize(256).save(path, optimize=True)
 
 
 def write_curve(run: Path, path: Path) -> None:
