@@ -94,6 +94,8 @@ def test_color_mask_and_first_frame(oracle: Oracle, dtype: torch.dtype) -> None:
 
 def test_prior_is_encoded_as_released(oracle: Oracle, pipe: EX4DPipeline) -> None:
     conditioning = pipe.encode_prior(*_masks(oracle))
+    assert conditioning.geometry_latents is not None
+    assert conditioning.image_embeds is not None
     assert difference(conditioning.geometry_latents, oracle.conditioning["ray_latent"]) <= GEOMETRY
     assert difference(conditioning.image_embeds, oracle.conditioning["clip_fea"]) <= CLIP
     assert difference(conditioning.image_latents, oracle.conditioning["y"]) <= VAE
