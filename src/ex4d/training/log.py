@@ -44,6 +44,7 @@ def summarize(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float]) -> float:
+    """Equal whatever their order, and so whatever the number of processes."""
     return math.fsum(values) / len(values)
 
 

@@ -157,9 +157,8 @@ class Trainer:
             for index, numbers in enumerate(own)
             for entry in self._micro_batch(numbers, len(own), is_last=index == len(own) - 1)
         ]
-        # by micro-batch, not by rank, so that sums are equal whatever the number of processes
         everything = self._processes.gather((measured, bool(told)))
-        values = summarize(_interleaved([part for part, _ in everything], self._config.data.micro_batch))
+        values = summarize([entry for part, _ in everything for entry in part])
         self._check(values["loss"], "loss")
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self._config.optimizer.max_grad_norm)
         values["grad_norm"] = float(cast(Any, norm).full_tensor() if hasattr(norm, "full_tensor") else norm)
@@ -222,12 +221,6 @@ def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
 def validation_seed(seed: int) -> int:
     """Of the noise that pictures are made from: the same in every one, so that they can be compared."""
     return int(make_rng(seed, "validation").integers(2**31))
-
-
-def _interleaved(parts: list[list[Measured]], size: int) -> list[Measured]:
-    """Samples in the order of the step's micro-batches, of which rank r has every r-th."""
-    batches = [[part[i : i + size] for i in range(0, len(part), size)] for part in parts]
-    return [entry for together in zip(*batches, strict=True) for batch in together for entry in batch]
 
 
 @contextmanager
