@@ -1,5 +1,6 @@
 """`ex4d train` and `ex4d weights export`, with the random miniature: from a dataset to a generated video."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -154,6 +155,20 @@ def test_what_is_typed_beside_a_recipe_wins() -> None:
     assert options.weights == "480p"
     with pytest.raises(ConfigError, match="num_steps of at least 1"):
         parse_steps("0")
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    for words in (
+        ("train", "tiny", "--dataset", tmp_path, "-o", tmp_path / "run"),
+        ("weights", "export", "r", "-o", "a"),
+    ):
+        failed = ex4d(capsys, *words)
+        assert failed.code == 2
+        assert "pip install 'ex4d[train]'" in failed.err
 
 
 def parse_steps(number: str) -> None:

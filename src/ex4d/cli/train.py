@@ -49,8 +49,7 @@ class TrainOptions:
             ConfigError: no such recipe, or a value out of range.
         """
         from ex4d.errors import ConfigError
-        from ex4d.training.config import load_recipe
-        from ex4d.training.run import AUTO
+        from ex4d.training.config import AUTO, load_recipe
 
         if not 1 <= self.gpus <= 64:
             raise ConfigError("--gpus from 1 to 64", str(self.gpus))
@@ -66,9 +65,11 @@ class TrainOptions:
 
         from ex4d.cli.quiet import quiet_libraries
         from ex4d.pipeline.launch import is_worker, relaunch_with_torchrun, run_worker
+        from ex4d.training.packages import require_training
 
         quiet_libraries()
         self.resolve()
+        require_training("ex4d train")
         if self.gpus > 1 and not is_worker():
             return relaunch_with_torchrun(sys.argv[1:], self.gpus, device="cpu" if self.weights == TINY else "cuda")
         return run_worker(self._train)

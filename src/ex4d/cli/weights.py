@@ -193,6 +193,9 @@ class ExportWeights:
         """Export; nothing appears under the final name before it is whole."""
         import sys
 
+        from ex4d.training.packages import require_training
+
+        require_training("ex4d weights export", dataset=False)
         from ex4d.training.export import export_run
 
         step = export_run(

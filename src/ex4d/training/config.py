@@ -16,6 +16,9 @@ from ex4d.pipeline.config import config_from_dict
 RECIPES = ("paper", "tiny")
 """Shipped with the package, `recipes/NAME.toml`."""
 
+AUTO = "auto"
+"""As ``data.latents``: the dataset's latent cache, if it has one."""
+
 Trained = Literal["adapter", "all"]
 Precision = Literal["bf16", "fp32"]
 
@@ -124,7 +127,7 @@ class DataConfig:
         micro_batch: samples of one bucket that are computed together.
         num_micro_batches: of one step, over all processes, which share them out evenly.
         bucket: ``TxHxW``: only samples of this size; "" = all.
-        latents: key of the dataset's latent cache; "" = samples are encoded while training.
+        latents: key of the dataset's latent cache, or ``auto``; "" = samples are encoded while training.
         caption_dropout: share of samples whose caption is left out.
         prior_dropout: share of samples whose colour and mask are left out: the image alone is given.
         mask_quirk: see `preprocess.observed_to_model`.

@@ -29,7 +29,7 @@ from ex4d.model.training_latents import encode_seen, encode_target
 from ex4d.pipeline.progress import Reporter
 from ex4d.pipeline.weight_paths import WeightPaths
 from ex4d.training.batches import Batch, BatchMaker, choose_buckets, needed_captions
-from ex4d.training.config import TrainConfig, config_from_json, config_to_json
+from ex4d.training.config import AUTO, TrainConfig, config_from_json, config_to_json
 from ex4d.training.model import TrainedModel, check_counts, count_trained
 from ex4d.training.processes import Processes, SharedModel, check_shares, open_processes
 from ex4d.training.sampler import Sampler
@@ -40,7 +40,6 @@ from ex4d.training.validate import sample_latents, seen_of, write_validation_she
 from ex4d.weights.registry import resolve
 
 RUN = "run.json"
-AUTO = "auto"
 _PACKAGES = ("ex4d", "torch", "diffusers", "transformers", "peft")
 
 
