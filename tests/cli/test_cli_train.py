@@ -32,6 +32,7 @@ precision = "fp32"
 lr = 1e-3
 ema_decay = 0.9
 [data]
+num_micro_batches = 2
 caption_dropout = 0.5
 [output]
 checkpoint_every = 2
@@ -101,9 +102,10 @@ def test_resume_goes_on_and_a_used_folder_is_refused(
 
 
 @pytest.mark.prove
-def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("gpus", ["1", "2"])
+def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path, gpus: str) -> None:
     run = tmp_path / "run"
-    words = _words(made, run, "--weights", "tiny", "--num-steps", "100000")
+    words = _words(made, run, "--weights", "tiny", "--num-steps", "100000", "--gpus", gpus)
     process = subprocess.Popen(
         [sys.executable, "-m", "ex4d", *map(str, words)],
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from ex4d.cli.failures import Terminated
 from ex4d.cli.options import Flag, optional
 from ex4d.model.config import TINY
 
@@ -70,9 +71,15 @@ class TrainOptions:
         quiet_libraries()
         self.resolve()
         require_training("ex4d train")
-        if self.gpus > 1 and not is_worker():
+        if self.gpus == 1 or is_worker():
+            return run_worker(self._train)
+        try:
             return relaunch_with_torchrun(sys.argv[1:], self.gpus, device="cpu" if self.weights == TINY else "cuda")
-        return run_worker(self._train)
+        except Terminated:
+            if (step := _kept_step(self.output_dir)) is None:
+                raise
+            sys.stdout.write(_told_to_end(self.output_dir, step))
+            return 0
 
     def _train(self) -> int:
         import os
@@ -94,8 +101,22 @@ class TrainOptions:
 
 def _summary(output: Path, result: "TrainResult") -> str:
     if not result.is_complete:
-        return f"told to end: step {result.step} is kept in {output}; go on with the same command and --resume\n"
+        return _told_to_end(output, result.step)
     return (
         f"{result.step} steps: {output}\n"
         f"  then: ex4d weights export {output} -o ADAPTER, and ex4d generate PRIOR --adapter ADAPTER\n"
     )
+
+
+def _told_to_end(output: Path, step: int) -> str:
+    return f"told to end: step {step} is kept in {output}; go on with the same command and --resume\n"
+
+
+def _kept_step(output: Path) -> int | None:
+    """The last step of a run if there is a checkpoint of it: the processes ended in order."""
+    from ex4d.training.checkpoint import list_checkpoints, read_state
+    from ex4d.training.log import read_log
+
+    log, found = read_log(output), list_checkpoints(output)
+    step = read_state(found[-1]).step if found else None
+    return step if log and log[-1]["step"] == step else None
