@@ -9,7 +9,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +20,14 @@ from torch import Tensor
 from ex4d.dataset.latents import LATENTS_INFO, latents_folder
 from ex4d.dataset.layout import LATENTS
 from ex4d.dataset.reader import Dataset
+from ex4d.dataset.sample import TrainingSample
 from ex4d.errors import ConfigError, DatasetError, OutputError, WeightsError
 from ex4d.io.atomic import output_error, write_json_atomic
 from ex4d.model.branch import TextEmbeds
 from ex4d.model.components import check_folder
 from ex4d.model.config import NEGATIVE_PROMPT, TINY
 from ex4d.model.training_latents import encode_seen, encode_target
+from ex4d.model.wan_pipeline import EX4DPipeline
 from ex4d.pipeline.progress import Reporter
 from ex4d.pipeline.weight_paths import WeightPaths
 from ex4d.training.batches import Batch, BatchMaker, choose_buckets, needed_captions
@@ -33,7 +35,7 @@ from ex4d.training.config import AUTO, TrainConfig, config_from_json, config_to_
 from ex4d.training.model import TrainedModel, check_counts, count_trained
 from ex4d.training.processes import Processes, SharedModel, check_shares, open_processes
 from ex4d.training.sampler import Sampler
-from ex4d.training.stack import Stack, embed_captions, hash_weights, load_training_stack
+from ex4d.training.stack import embed_captions, hash_weights, load_training_stack
 from ex4d.training.trainer import Identity, Trainer, validation_seed
 from ex4d.training.validate import FOLDER as VALIDATION
 from ex4d.training.validate import sample_latents, seen_of, write_validation_sheet
@@ -128,7 +130,9 @@ def train(
             reporter.note(f"going on after step {trainer.step}")
         if processes.rank == 0:
             _write_run(output, replace(request, config=config), dataset, counts)
-        validation = _Validation(config, dataset, numbers[0], stack, model, captions, output, processes)
+        validation = _Validation(
+            config, lambda: dataset.read(numbers[0]), stack.pipe, model, captions, output, processes
+        )
         done = trainer.run(reporter, on_step=validation.after)
     dataset.close()
     return TrainResult(trainer.step, done, *counts)
@@ -241,25 +245,23 @@ class _Validation:
     def __init__(
         self,
         config: TrainConfig,
-        dataset: Dataset,
-        number: int,
-        stack: Stack,
+        read: Callable[[], TrainingSample],
+        pipe: EX4DPipeline,
         model: SharedModel,
         captions: Mapping[str, Tensor],
         output: Path,
         processes: Processes,
     ) -> None:
-        self._config, self._stack, self._model = config, stack, model
-        self._output, self._processes = output, processes
-        self._dataset, self._number, self._captions = dataset, number, captions
+        self._config, self._read, self._pipe, self._model = config, read, pipe, model
+        self._captions, self._output, self._processes = captions, output, processes
 
     def after(self, step: int) -> None:
         """Render if it is time to; every process takes part."""
         every = self._config.output.validate_every
         if not every or step % every:
             return
-        sample = self._dataset.read(self._number)
-        frames, survived, pipe = sample.video.frames, sample.survived, self._stack.pipe
+        sample, pipe = self._read(), self._pipe
+        frames, survived = sample.video.frames, sample.survived
         quirk = self._config.data.mask_quirk
         seen = encode_seen(pipe, frames, survived, 0, seed=self._config.seed, mask_quirk=quirk)
         given = {"color": seen.color, "observed": seen.observed, "image": seen.image}

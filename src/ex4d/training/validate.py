@@ -9,7 +9,6 @@ from torch import Tensor
 from ex4d.core.arrays import UInt8
 from ex4d.io.atomic import atomic_path
 from ex4d.model.branch import TextEmbeds
-from ex4d.model.parallel import combine_guided
 from ex4d.model.sampling import NUM_TRAIN_TIMESTEPS, Branch, denoise, make_scheduler
 from ex4d.pipeline.sheet import compose_sheet, sheet_cell, sheet_frames
 from ex4d.training.batches import Batch
@@ -62,7 +61,7 @@ def sample_latents(
 def _branch(model: SharedModel, batch: Batch, texts: dict[str, Tensor | None], objective: ObjectiveConfig) -> Branch:
     def velocity(latents: Tensor, timestep: Tensor, name: str) -> Tensor:
         text = texts[name]
-        assert text is not None, combine_guided
+        assert text is not None, "guidance needs both texts"
         sigmas = (timestep / NUM_TRAIN_TIMESTEPS).float().expand(len(latents))
         given = {**batch.given, "text": text, "prior_kept": torch.ones_like(sigmas)}
         return to_velocity(model.call(latents, sigmas, **given), latents, sigmas, objective.prediction)
