@@ -85,7 +85,7 @@ ERRORS: dict[str, tuple[list[str], str]] = {
     "memory": (["generate", "p", "--max-vram", "much"], "--max-vram auto or GiB"),
     "steps": (["generate", "p", "--steps", "-3"], "--steps from 1 to 1000"),
     "attention": (["generate", "p", "--weights", "tiny", "--attention", "sage"], "--attention sage that works here"),
-    "adapter": (["generate", "p", "--weights", "tiny", "--adapter", "a"], "--adapter auto with --weights tiny"),
+    "adapter": (["generate", "p", "--weights", "tiny", "--adapter", "a"], "a folder or file of weights, or one of"),
     "no such config": (["generate", "--from", "none.json"], "a config.json that `ex4d generate` wrote, at none.json"),
     "model flags without model": (["run", "clip.mp4", "--steps", "4"], "--generator wan with flags of the diffusion"),
     "run without weights": (["run", "{clip}", "--generator", "wan"], "ex4d weights pull 480p"),

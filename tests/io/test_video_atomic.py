@@ -104,3 +104,15 @@ def test_a_killed_writer_leaves_only_a_temporary(tmp_path: Path) -> None:
     (tmp_path / ".mine.tmp").write_text("not ours")
     assert remove_temporaries(tmp_path) == [left]
     assert [path.name for path in tmp_path.iterdir()] == [".mine.tmp"]
+
+
+def test_what_is_said_of_a_path_is_true(tmp_path: Path) -> None:
+    """A folder that is there is not said to be missing, and a file is not called a folder."""
+    (tmp_path / "file").write_text("")
+    said = {
+        name: str(output_error(tmp_path / name, OSError(number, os.strerror(number))))
+        for name, number in (("new", errno.ENOENT), ("none/new", errno.ENOENT), ("file", errno.EEXIST))
+    }
+    assert "does not exist" not in said["new"]
+    assert f"the folder {tmp_path / 'none'} does not exist" in said["none/new"]
+    assert "a file of that name is in the way" in said["file"]

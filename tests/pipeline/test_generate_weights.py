@@ -15,6 +15,7 @@ from ex4d.errors import Ex4dError, WeightsError
 from ex4d.model.tiny import save_tiny
 from ex4d.pipeline.generate_folder import generate_folder
 from ex4d.pipeline.generation_request import GenerationRequest, read_request
+from ex4d.pipeline.generation_setup import check_generation
 from ex4d.weights.files import sha256_file
 from generation_tools import Heard, contents, make_prior, tiny_config
 
@@ -67,6 +68,24 @@ def test_weights_from_a_folder(from_disk: GenerationRequest, weights: Path, tmp_
         "base",
         "adapter",
     }
+
+
+def test_the_miniature_takes_an_adapter(from_disk: GenerationRequest, weights: Path, tmp_path: Path) -> None:
+    """Its own gives what it gives by itself, another one something else, and one that does not fit is refused."""
+    made: list[bytes] = []
+    for name, adapter in (("own", "auto"), ("same", str(weights)), ("other", str(tmp_path / "adapter"))):
+        if name == "other":
+            for part in ("lora", "geometry_encoder"):
+                shutil.copytree(weights / part, tmp_path / "adapter" / part)
+            file = tmp_path / "adapter/lora/lora.safetensors"
+            save_file({key: 5 * value for key, value in load_file(file).items()}, file)
+        request = replace(from_disk, generate=tiny_config(adapter=adapter))
+        generate_folder(request, tmp_path / name, reporter=Heard())
+        made.append((tmp_path / name / "result.mp4").read_bytes())
+    assert made[0] == made[1] != made[2]
+    shutil.rmtree(tmp_path / "adapter/geometry_encoder")
+    with pytest.raises(WeightsError, match="geometry_encoder"):
+        check_generation(tiny_config(adapter=str(tmp_path / "adapter")))
 
 
 def test_prompts_are_embedded_once(from_disk: GenerationRequest, tmp_path: Path) -> None:

@@ -27,10 +27,12 @@ def output_error(path: Path, error: OSError) -> OutputError:
         return OutputError(expected, "the disk (or your quota) is full", "free some space, or write elsewhere")
     if error.errno in _NO_PERMISSION:
         return OutputError(expected, "no permission to write there", "choose an output folder that you may write to")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return OutputError(expected, f"the folder {path.parent} does not exist", "create it or choose another one")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and not path.parent.is_dir():
+        got = f"the folder {path.parent} does not exist"
+        return OutputError(expected, got, "create it or choose another one")
     if error.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
-        return OutputError(expected, "a folder of that name is in the way", "remove it or choose another name")
+        kind = "file" if path.is_file() else "folder"
+        return OutputError(expected, f"a {kind} of that name is in the way", "remove it or choose another name")
     return OutputError(expected, error.strerror or str(error), "choose another output folder")
 
 

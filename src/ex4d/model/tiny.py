@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from ex4d.model.adapter import Lora, lora_shapes
+from ex4d.model.components import make_component
 from ex4d.model.geometry_encoder import GeometryEncoder
 from ex4d.model.sampling import make_scheduler
 from ex4d.model.transformer import EX4DTransformer3DModel
@@ -85,6 +86,11 @@ def make_tiny_pipeline(*, seed: int = 0, attach: bool = True) -> EX4DPipeline:
     if attach:
         pipe.attach(lora)
     return pipe
+
+
+def empty_tiny_transformer() -> EX4DTransformer3DModel:
+    """The miniature's transformer without memory behind its parameters: what an adapter is checked against."""
+    return cast(EX4DTransformer3DModel, make_component("transformer", CONFIGS["transformer"]))
 
 
 def save_tiny(folder: Path, *, seed: int = 0) -> None:

@@ -27,11 +27,12 @@ def check_generation(config: GenerateConfig) -> WeightPaths:
     from ex4d.model.presets import resolve_acceleration
     from ex4d.pipeline.engine import choose_for, inspect_for
 
-    if weights.base is not None and weights.adapter is not None:
+    if weights.adapter is not None:
         from ex4d.model.adapter import check_adapter
         from ex4d.model.components import check_folder
+        from ex4d.model.tiny import empty_tiny_transformer
 
-        transformer = check_folder(weights.base)
+        transformer = empty_tiny_transformer() if weights.base is None else check_folder(weights.base)
         assert transformer is not None
         check_adapter(weights.adapter, transformer)
     machine = inspect_for(weights)

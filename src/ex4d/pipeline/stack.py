@@ -91,7 +91,11 @@ def load_stack(
         WeightsError: anything that does not fit.
     """
     if weights.base is None:
-        pipe = make_tiny_pipeline()
+        pipe = make_tiny_pipeline(attach=weights.adapter is None)
+        if weights.adapter is not None:
+            encoder, lora = read_adapter(weights.adapter, pipe.transformer)
+            pipe.register_modules(geometry_encoder=encoder)
+            pipe.attach(lora)
         if acceleration.fuse_lora:
             pipe.fuse()
         if config.vae_dtype == "bf16":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ex4d.errors import ConfigError, WeightsError
+from ex4d.errors import WeightsError
 from ex4d.model.config import TINY, GenerateConfig
 from ex4d.weights.registry import resolve
 
@@ -16,7 +16,7 @@ class WeightPaths:
 
     Attributes:
         base: Wan2.1-I2V-14B as a diffusers folder; None = the random miniature.
-        adapter: folder of EX-4D's adapter.
+        adapter: folder of EX-4D's adapter; None = the miniature's own.
         gguf: the transformer, quantised, if there is such a file in `base`.
         distill: LoRA of a distilled model, for ``draft``.
     """
@@ -37,13 +37,10 @@ def find_weights(config: GenerateConfig) -> WeightPaths:
     """Where the weights are that a config names.
 
     Raises:
-        ConfigError: an adapter for the miniature.
         WeightsError: something is missing; the message says how to get it.
     """
     if config.weights == TINY:
-        if config.adapter != "auto":
-            raise ConfigError("--adapter auto with --weights tiny", repr(config.adapter), "the miniature has its own")
-        return WeightPaths()
+        return WeightPaths(adapter=None if config.adapter == "auto" else resolve(config.adapter))
     base = resolve(config.weights)
     if not (base / "model_index.json").is_file():
         got = f"{base}, which is none" if base.is_dir() else f"the file {base}"
