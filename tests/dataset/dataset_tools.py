@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ex4d.core.video import Video
-from ex4d.dataset.index import write_index
+from ex4d.dataset.index import read_index, write_index
 from ex4d.dataset.layout import DATASET, INDEX, SCHEMA_VERSION, SHARDS, Bucket, SampleRow, shard_path
 from ex4d.dataset.shards import ShardRecord, ShardWriter, write_record
 from ex4d.prepare.encode import encode_files
@@ -45,7 +45,7 @@ def write_dataset(folder: Path, buckets: tuple[Bucket, ...] = (SMALL, TALL, SMAL
     info = {
         "schema_version": SCHEMA_VERSION,
         "num_samples": len(rows),
-        "fingerprint": "f",
+        "fingerprint": read_index(folder / INDEX).fingerprint(),
         "index_sha256": hashlib.sha256((folder / INDEX).read_bytes()).hexdigest(),
         "shards": shards,
     }

@@ -109,6 +109,13 @@ def test_unfinished_and_broken_datasets_are_refused(tmp_path: Path) -> None:
     (folder / DATASET).write_text("{", "utf-8")
     with pytest.raises(DatasetError):
         Dataset.open(folder)
+    for name in ("fingerprint", "num_samples", "shards"):
+        (folder / DATASET).write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != name}), "utf-8")
+        with pytest.raises(DatasetError, match=name):
+            Dataset.open(folder)
+    (folder / DATASET).write_text(json.dumps({**json.loads(whole), "fingerprint": "0" * 64}), "utf-8")
+    with pytest.raises(DatasetError, match="the fingerprint of the samples"):
+        Dataset.open(folder)
     (folder / DATASET).write_text(whole, "utf-8")
     index = (folder / INDEX).read_bytes()
     (folder / INDEX).write_bytes(index[:-1])

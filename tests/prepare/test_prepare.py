@@ -1,10 +1,12 @@
 """`prepare` on tiny clips: good ones become samples, bad ones lines; reruns and parts give the same bytes."""
 
+import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from ex4d.dataset.layout import shard_path
 from ex4d.dataset.reader import Dataset
 from ex4d.dataset.shards import record_path
 from ex4d.errors import ConfigError, DatasetError, InputError, OutputError, WeightsError
-from ex4d.jobs.executor import Part
+from ex4d.io.atomic import output_error
+from ex4d.jobs.executor import Part, WorkerFactory
 from ex4d.jobs.local import LocalExecutor
 from ex4d.jobs.ray_cluster import RayExecutor
 from ex4d.prepare.config import SampleConfig, WorkConfig
@@ -168,8 +171,71 @@ def test_clips_that_all_fail_are_one_clear_error(clips: Path, tmp_path: Path) ->
     work = WorkConfig(timeout_s=0.02, retries=1)
     with pytest.raises(DatasetError, match=r"none \(1 timeout\), e\.g\. a\.mp4: timeout: no result within 0\.02 s"):
         prepare(open_source(tmp_path / "in"), tmp_path / "ds", CONFIG, LocalExecutor(num_workers=1), work=work)
-    assert "timeout" in (tmp_path / "ds" / "errors.jsonl").read_text("utf-8")
-    assert not (tmp_path / "ds" / "dataset.json").exists()
+    assert not (tmp_path / "ds").exists()
+
+
+def test_a_run_that_made_nothing_does_not_refuse_a_corrected_command(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(7):
+        (tmp_path / "in" / f"{number}.mp4").write_text("no video", "utf-8")
+    executor, out = LocalExecutor(num_workers=1), tmp_path / "ds"
+    with pytest.raises(DatasetError, match=r"4\.mp4: media") as caught:
+        prepare(open_source(tmp_path / "in"), out, CONFIG, executor)
+    assert str(caught.value).count("to fix") == 1
+    assert "5.mp4" not in str(caught.value)
+    assert not out.exists()
+    shutil.copy(clips / "a.mp4", tmp_path / "in" / "a.mp4")
+    done = prepare(open_source(tmp_path / "in"), out, replace(CONFIG, seed=1), executor)
+    assert done.info is not None
+    assert done.info["num_samples"] == 1
+
+
+class FullDisk:
+    """Satisfies `Executor`: no room for the scratch file of any job."""
+
+    def run(self, factory: WorkerFactory, jobs: Sequence[Any]) -> Iterator[Any]:
+        raise output_error(Path("scratch-1") / "clip.mp4", OSError(errno.ENOSPC, "full"))
+
+
+def test_a_full_disk_is_said_of_the_folder_and_leaves_nothing_new(made: Prepared, clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught:
+        prepare(open_source(clips), tmp_path / "ds", CONFIG, FullDisk())
+    assert caught.value.expected == f"to be able to write {tmp_path / 'ds'}"
+    assert "full" in caught.value.got
+    assert not (tmp_path / "ds").exists()
+    folder = tmp_path / "begun"
+    shutil.copytree(made.folder, folder)
+    shard_path(folder, 1).unlink()
+    with pytest.raises(OutputError):
+        prepare(open_source(clips), folder, CONFIG, FullDisk())
+    assert shard_path(folder, 0).exists(), "finished shards are kept"
+
+
+@pytest.mark.parametrize(
+    "name", ["index.parquet", "errors.jsonl", "dataset.json", "shards/shard-000001.tar", "shards/shard-000001.json"]
+)
+def test_a_rerun_mends_what_is_missing_or_other(made: Prepared, clips: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "ds"
+    shutil.copytree(made.folder, folder)
+    (folder / name).unlink()
+    run(clips, folder)
+    assert tree(folder) == tree(made.folder)
+    if name.startswith("shards/") and name.endswith(".json"):
+        return  # a record that cannot be read is an error of its own
+    (folder / name).write_bytes((folder / name).read_bytes()[:-2])
+    run(clips, folder)
+    assert tree(folder) == tree(made.folder)
+
+
+def test_a_rerun_mends_an_edited_fingerprint(made: Prepared, clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ds"
+    shutil.copytree(made.folder, folder)
+    info = json.loads((folder / "dataset.json").read_text("utf-8"))
+    (folder / "dataset.json").write_text(json.dumps({**info, "fingerprint": "0" * 64}), "utf-8")
+    with pytest.raises(DatasetError, match="fingerprint"):
+        Dataset.open(folder)
+    run(clips, folder)
+    assert tree(folder) == tree(made.folder)
 
 
 def test_what_can_be_known_early_is_said_early(clips: Path, tmp_path: Path) -> None:

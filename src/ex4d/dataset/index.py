@@ -1,5 +1,6 @@
 """``index.parquet``: a row for every sample. Needs pyarrow (``ex4d[train]`` or ``ex4d[ray]``)."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from ex4d.dataset.layout import Bucket, SampleRow, row_from_json
 from ex4d.errors import DatasetError, MissingDependencyError
 from ex4d.io.atomic import atomic_path
+
+_BATCH_ROWS = 4096
 
 
 def require_pyarrow() -> Any:
@@ -81,6 +84,15 @@ class IndexTable:
         """The bucket of every sample, in order."""
         columns = (self._table.column(name).to_pylist() for name in ("num_frames", "height", "width"))
         return zip(*columns, strict=True)
+
+    def fingerprint(self) -> str:
+        """Hex digest of every sample's bytes and their order: equal datasets have equal ones."""
+        digest = hashlib.sha256()
+        for batch in self._table.select(["key", "members"]).to_batches(max_chunksize=_BATCH_ROWS):
+            for row in batch.to_pylist():
+                for member in row["members"]:
+                    digest.update(f"{row['key']}.{member['suffix']} {member['sha256']}\n".encode())
+        return digest.hexdigest()
 
 
 def read_index(path: Path) -> IndexTable:

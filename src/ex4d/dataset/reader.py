@@ -46,7 +46,8 @@ class Dataset:
         """Open what `ex4d prepare` finished. Looks at sizes, not at the content of shards (see `verify`).
 
         Raises:
-            DatasetError: no dataset, unfinished, of another version, or with files missing or cut off.
+            DatasetError: no dataset, unfinished, of another version, with files missing or cut off, or with a
+                ``dataset.json`` that is not that of its index.
             MissingDependencyError: pyarrow is not installed.
         """
         folder = Path(folder)
@@ -55,6 +56,10 @@ class Dataset:
         table = read_index(folder / INDEX)
         if len(table) != info["num_samples"]:
             raise DatasetError(f"{info['num_samples']} rows in {folder / INDEX}", str(len(table)), AGAIN)
+        found = table.fingerprint()
+        if found != info["fingerprint"]:
+            got = f"{str(info['fingerprint'])[:16]} in {DATASET}"
+            raise DatasetError(f"the fingerprint of the samples in {folder} ({found[:16]})", got, AGAIN)
         return Dataset(folder, info, table)
 
     @property
@@ -157,6 +162,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text("utf-8"))
         if info["schema_version"] != SCHEMA_VERSION:
             raise DatasetError(f"a dataset of schema {SCHEMA_VERSION} at {folder}", f"{info['schema_version']}")
+        _ = info["num_samples"], info["fingerprint"], info["index_sha256"], [shard["size"] for shard in info["shards"]]
         return info
     except FileNotFoundError:
         found = "one that is not finished" if (folder / "plan.jsonl").exists() else f"no {DATASET} there"
@@ -172,9 +178,7 @@ def _check_files(folder: Path, info: Mapping[str, Any]) -> None:
     try:
         data = (folder / INDEX).read_bytes()
         if hashlib.sha256(data).hexdigest() != info["index_sha256"]:
-            raise DatasetError(
-                f"{folder / INDEX} as it was written", "other bytes", f"delete it and {DATASET}; {AGAIN}"
-            )
+            raise DatasetError(f"{folder / INDEX} as it was written", "other bytes", AGAIN)
         for number, shard in enumerate(info["shards"]):
             path = shard_path(folder, number)
             if path.stat().st_size != shard["size"]:

@@ -1,14 +1,28 @@
 """When every shard is there: duplicates, the index, and ``dataset.json``, which says that all is done."""
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ex4d.dataset.index import write_index
-from ex4d.dataset.layout import DATASET, ERRORS, INDEX, SCHEMA_VERSION, SHARDS, TIMINGS, WORK, SampleRow, shard_path
+from ex4d.dataset.index import read_index, write_index
+from ex4d.dataset.layout import (
+    DATASET,
+    ERRORS,
+    INDEX,
+    PLAN,
+    SCHEMA_VERSION,
+    SHARDS,
+    TIMINGS,
+    WORK,
+    SampleRow,
+    shard_path,
+)
+from ex4d.dataset.reader import Dataset
 from ex4d.dataset.shards import ShardRecord, read_record
 from ex4d.errors import DatasetError
 from ex4d.io.atomic import remove_temporaries, write_bytes_atomic, write_json_atomic
@@ -17,7 +31,7 @@ from ex4d.prepare.duplicates import find_duplicates
 from ex4d.prepare.plan import Plan
 from ex4d.prepare.shard_work import SECONDS
 
-_SHOWN = 3
+_SHOWN = 5
 
 
 def missing_shards(folder: Path, plan: Plan) -> list[int]:
@@ -40,7 +54,7 @@ def finish(folder: Path, plan: Plan, max_distance: int, notices: Sequence[str]) 
         notices: what the input left out.
 
     Raises:
-        DatasetError: no sample at all; the message gives the reasons.
+        DatasetError: no sample at all; the message gives the reasons, and nothing is left of the dataset.
         OutputError: no room.
     """
     records = [_record(folder, number, plan) for number in range(plan.num_shards)]
@@ -49,16 +63,37 @@ def finish(folder: Path, plan: Plan, max_distance: int, notices: Sequence[str]) 
     same = find_duplicates(rows, max_distance)
     errors += [_duplicate(rows[number], rows[other]) for number, other in same.items()]
     kept = [row for number, row in enumerate(rows) if number not in same]
+    if not kept:
+        withdraw(folder)
+        raise _empty(errors)
     text = "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors)
     write_bytes_atomic(folder / ERRORS, text.encode())
-    if not kept:
-        raise _empty(folder, errors)
     write_index(folder / INDEX, kept)
     _write_timings(folder)
     info = _describe(folder, plan, records, kept, errors, notices)
     write_json_atomic(folder / DATASET, info)
     remove_temporaries(folder / SHARDS)
     return info
+
+
+def finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
+    """dataset.json of a dataset that was finished before and is whole; None: `finish` has to write it (again)."""
+    try:
+        info = dict(Dataset.open(folder).info)
+        errors = _sha256(folder / ERRORS)
+    except (DatasetError, OSError):
+        return None
+    return info if (info.get("plan"), info.get("errors_sha256")) == (plan.hash, errors) else None
+
+
+def withdraw(folder: Path) -> None:
+    """Remove all that was written to a dataset without a sample: it would only refuse a corrected command."""
+    for name in (SHARDS, WORK):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the error that is being raised says more
+        for name in (PLAN, INDEX, ERRORS, TIMINGS, DATASET):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _record(folder: Path, number: int, plan: Plan) -> ShardRecord:
@@ -72,13 +107,13 @@ def _duplicate(row: SampleRow, other: SampleRow) -> dict[str, Any]:
     return {"item": row.key, "segment": None, "reason": "duplicate", "text": f"looks like {other.key}"}
 
 
-def _empty(folder: Path, errors: Sequence[Mapping[str, Any]]) -> DatasetError:
+def _empty(errors: Sequence[Mapping[str, Any]]) -> DatasetError:
+    """Says what was wrong with the first clips; of their own messages without the advice."""
     counts = Counter(error["reason"] for error in errors).most_common()
-    first = "; ".join(f"{error['item']}: {error['reason']}: {error['text']}" for error in errors[:_SHOWN])
+    texts = (f"{error['item']}: {error['reason']}: {error['text']}" for error in errors[:_SHOWN])
+    first = "; ".join(text.partition("; to fix: ")[0] for text in texts)
     got = f"none ({', '.join(f'{count} {reason}' for reason, count in counts)}), e.g. {first}"
-    return DatasetError(
-        "at least one sample", got, f"see {folder / ERRORS}; loosen the gates or choose smaller buckets"
-    )
+    return DatasetError("at least one sample", got, "choose other clips, loosen the gates or choose smaller buckets")
 
 
 def _describe(
@@ -98,21 +133,17 @@ def _describe(
         "num_left": dict(sorted(Counter(error["reason"] for error in errors).items())),
         "buckets": dict(sorted(buckets.items())),
         "notices": list(notices),
-        "fingerprint": fingerprint(rows),
-        "index_sha256": hashlib.sha256((folder / INDEX).read_bytes()).hexdigest(),
+        "fingerprint": read_index(folder / INDEX).fingerprint(),
+        "index_sha256": _sha256(folder / INDEX),
+        "errors_sha256": _sha256(folder / ERRORS),
         "shards": [
             {"sha256": record.sha256, "size": record.size, "num_samples": len(record.samples)} for record in records
         ],
     }
 
 
-def fingerprint(rows: Iterable[SampleRow]) -> str:
-    """Hex digest of every sample's bytes and their order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        for member in row.members:
-            digest.update(f"{row.key}.{member.suffix} {member.sha256}\n".encode())
-    return digest.hexdigest()
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write_timings(folder: Path) -> None:

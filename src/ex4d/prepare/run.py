@@ -1,7 +1,6 @@
 """`ex4d prepare`: clips to a dataset, shard by shard, on any executor; what is finished is never done again."""
 
 import contextlib
-import json
 import shutil
 import time
 from collections import Counter
@@ -12,13 +11,13 @@ from typing import IO, Any
 
 from ex4d.dataset.index import require_pyarrow
 from ex4d.dataset.layout import DATASET, PLAN, SHARDS, WORK
-from ex4d.errors import OutputError
+from ex4d.errors import Ex4dError, OutputError
 from ex4d.io.atomic import output_error, remove_temporaries
 from ex4d.jobs.executor import Executor, Part
 from ex4d.pipeline.progress import Reporter, SilentReporter
 from ex4d.prepare.clock import Seconds, add_seconds
 from ex4d.prepare.config import PrepareConfig, WorkConfig
-from ex4d.prepare.finish import finish, missing_shards
+from ex4d.prepare.finish import finish, finished, missing_shards, withdraw
 from ex4d.prepare.input_folder import FolderItems
 from ex4d.prepare.items import ItemSource
 from ex4d.prepare.plan import Plan, claim, make_plan
@@ -110,12 +109,13 @@ def prepare(
         )
         mine = [ShardJob(number=n, items=tuple(plan.shard(n))) for n in part.of(missing)]
         started = time.monotonic()
-        done = _make_shards(executor, factory, mine, reporter)
+        with _failing(folder, plan, is_alone=is_alone):
+            done = _make_shards(executor, factory, mine, reporter)
         elapsed_s = time.monotonic() - started
         left_over = missing_shards(folder, plan)
         info = None
         if not left_over:
-            info = _finished(folder, plan) or finish(folder, plan, config.gates.max_hash_distance, source.notices())
+            info = finished(folder, plan) or finish(folder, plan, config.gates.max_hash_distance, source.notices())
             shutil.rmtree(folder / WORK, ignore_errors=True)
     return _summary(folder, plan, done, info, num_missing=len(left_over), elapsed_s=elapsed_s)
 
@@ -169,13 +169,19 @@ def _announcement(plan: Plan, missing: list[int]) -> str:
     return f"{text}, {done} of them finished already" if done else text
 
 
-def _finished(folder: Path, plan: Plan) -> dict[str, Any] | None:
-    """dataset.json of a dataset that was finished before."""
+@contextlib.contextmanager
+def _failing(folder: Path, plan: Plan, *, is_alone: bool) -> Generator[None, None, None]:
+    """An error before the first shard leaves nothing that would refuse a corrected command; a full disk is said of the
+    folder that was asked for.
+    """
     try:
-        info = json.loads((folder / DATASET).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return info if isinstance(info, dict) and info.get("plan") == plan.hash else None
+        yield
+    except Ex4dError as error:
+        if is_alone and len(missing_shards(folder, plan)) == plan.num_shards:
+            withdraw(folder)
+        if isinstance(error, OutputError):
+            raise OutputError(f"to be able to write {folder}", error.got, error.fix) from error
+        raise
 
 
 def _check_apart(source: ItemSource, folder: Path) -> None:
@@ -232,8 +238,6 @@ def _lock(file: IO[str], folder: Path, *, shared: bool) -> bool:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed runs left half-written; only where no other run is at work."""
-    import shutil
-
     for path in (folder / WORK).glob("scratch-*"):
         shutil.rmtree(path, ignore_errors=True)
     for place in (folder, folder / SHARDS):
