@@ -13,8 +13,8 @@ from ex4d.cli.source_options import SourceOptions, optional
 
 if TYPE_CHECKING:
     from ex4d.pipeline.config import RunConfig
-    from ex4d.pipeline.depth_job import DepthFolder
     from ex4d.pipeline.progress import Reporter
+    from ex4d.pipeline.stats_folder import StatsFolder
 
 _VERDICTS = {
     "static": "stands still",
@@ -75,7 +75,7 @@ class DepthCommand(SourceOptions, _Output):
         sys.stdout.write("\n".join(summary_lines(made)) + "\n")
         return 0
 
-    def _run(self, config: "RunConfig", output: Path, reporter: "Reporter") -> "DepthFolder":
+    def _run(self, config: "RunConfig", output: Path, reporter: "Reporter") -> "StatsFolder":
         from ex4d.pipeline.depth_job import write_depth_folder
 
         with resumable(output, kept="stages", overwrite=self.overwrite):
@@ -119,7 +119,7 @@ def default_output(given: str) -> Path:
     return Path(f"{(source.resolve().name if source.is_dir() else source.stem) or 'ex4d'}_depth")
 
 
-def summary_lines(made: "DepthFolder") -> Iterator[str]:
+def summary_lines(made: "StatsFolder") -> Iterator[str]:
     """Lines of text for people."""
     stats = made.stats
     yield ""
@@ -159,7 +159,8 @@ def _depth_lines(stats: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _file_lines(folder: Path, stats: Mapping[str, Any]) -> Iterator[str]:
-    from ex4d.pipeline.depth_job import EXR_FOLDER, NPZ, PREVIEW, SOURCE_CAMERAS, STATS, VIDEO
+    from ex4d.pipeline.depth_job import EXR_FOLDER, NPZ, PREVIEW, SOURCE_CAMERAS, VIDEO
+    from ex4d.pipeline.stats_folder import STATS
 
     yield f"    {folder / PREVIEW}  the clip beside its depth, red is near: look at this first"
     if "npz" in stats["formats"]:

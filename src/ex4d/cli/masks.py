@@ -12,8 +12,9 @@ from ex4d.cli.source_options import SourceOptions, optional
 from ex4d.masking.config import STYLES, MaskConfig, TrackerName
 
 if TYPE_CHECKING:
-    from ex4d.pipeline.masks_job import MasksFolder, MasksRequest
+    from ex4d.pipeline.masks_job import MasksRequest
     from ex4d.pipeline.progress import Reporter
+    from ex4d.pipeline.stats_folder import StatsFolder
 
 _DEFAULT = MaskConfig()
 _AnyStyle = Literal["any", "orbit", "arc", "dolly", "truck", "crane", "spiral"]
@@ -93,14 +94,14 @@ class MasksCommand(SourceOptions, _Output):
         sys.stdout.write("\n".join(summary_lines(made)) + "\n")
         return 0
 
-    def _run(self, request: "MasksRequest", output: Path, reporter: "Reporter") -> "MasksFolder":
+    def _run(self, request: "MasksRequest", output: Path, reporter: "Reporter") -> "StatsFolder":
         from ex4d.pipeline.masks_job import write_masks_folder
 
         with resumable(output, kept="stages", overwrite=self.overwrite):
             return write_masks_folder(request, output, resume=self.resume, overwrite=self.overwrite, reporter=reporter)
 
 
-def summary_lines(made: "MasksFolder") -> Iterator[str]:
+def summary_lines(made: "StatsFolder") -> Iterator[str]:
     """Lines of text for people."""
     from ex4d.pipeline.masks_job import SHEET, STATS
 

@@ -14,7 +14,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,28 +36,14 @@ from ex4d.pipeline.progress import Reporter, SilentReporter, timed_stage
 from ex4d.pipeline.recon import find_depth_and_cameras
 from ex4d.pipeline.run import versions
 from ex4d.pipeline.source_cameras import SourceCameras, scale_cameras
+from ex4d.pipeline.stats_folder import STATS, StatsFolder
 from ex4d.pipeline.workspace import Workspace, carried_out, is_complete, open_workspace
 
 DepthFormat = Literal["npz", "exr", "mkv"]
-STATS, NPZ, VIDEO, VIDEO_INFO, EXR_FOLDER = "stats.json", "depth.npz", "depth.mkv", "depth.json", "depth"
+NPZ, VIDEO, VIDEO_INFO, EXR_FOLDER = "depth.npz", "depth.mkv", "depth.json", "depth"
 _SCHEMA_VERSION = 1
 OF_THIS_MACHINE = ("depth taken from the cache", "depth is not cached", "the cached depth was damaged")
 """Notices of `depth.cache` that an equal run elsewhere would not make: they are said, and not stored."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthFolder:
-    """What `write_depth_folder` made.
-
-    Attributes:
-        folder: where it lies.
-        stats: content of ``stats.json``.
-        timings_s: wall-clock seconds a stage; empty where nothing had to be done.
-    """
-
-    folder: Path
-    stats: Mapping[str, Any]
-    timings_s: Mapping[str, float]
 
 
 def write_depth_folder(
@@ -69,7 +54,7 @@ def write_depth_folder(
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
-) -> DepthFolder:
+) -> StatsFolder:
     """Depth and cameras of a clip, found as `ex4d recon` finds them, as files.
 
     Args:
@@ -96,11 +81,11 @@ def write_depth_folder(
         "input": describe_input(config),
     }
     if resume and is_complete(output, request, [""], [*_fixed_files(wanted), PREVIEW, SOURCE_CAMERAS], record=STATS):
-        return _finished(output)
+        return StatsFolder.read(output)
     workspace = open_workspace(output, request, resume=resume, overwrite=overwrite)
     if workspace.publish_pending():
         workspace.close()
-        return _finished(output)
+        return StatsFolder.read(output)
     with carried_out(workspace):
         return _write(workspace, config, request, reporter)
 
@@ -121,11 +106,7 @@ def _check_formats(formats: Sequence[DepthFormat]) -> list[str]:
     return [name for name in known if name in formats]
 
 
-def _finished(output: Path) -> DepthFolder:
-    return DepthFolder(folder=output, stats=read_json_object(output / STATS), timings_s={})
-
-
-def _write(workspace: Workspace, config: RunConfig, request: dict[str, Any], reporter: Reporter) -> DepthFolder:
+def _write(workspace: Workspace, config: RunConfig, request: dict[str, Any], reporter: Reporter) -> StatsFolder:
     timings: dict[str, float] = {}
     prepare_depth(config, reporter)
     with ExitStack() as stack:
@@ -148,7 +129,7 @@ def _write(workspace: Workspace, config: RunConfig, request: dict[str, Any], rep
         **{name: measured[name] for name in ("nearest", "median", "farthest", "mean", "frames")},
     }
     _publish(workspace, stats, timings)
-    return DepthFolder(folder=workspace.output, stats=stats, timings_s=timings)
+    return StatsFolder(folder=workspace.output, stats=stats, timings_s=timings)
 
 
 def _write_maps(

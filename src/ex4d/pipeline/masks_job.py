@@ -10,7 +10,6 @@
 """
 
 import math
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,10 +43,11 @@ from ex4d.pipeline.recon import find_depth_and_cameras, num_threads
 from ex4d.pipeline.run import versions
 from ex4d.pipeline.sheet import compose_sheet, sheet_cell, sheet_frames
 from ex4d.pipeline.source_cameras import scale_cameras
+from ex4d.pipeline.stats_folder import STATS, StatsFolder
 from ex4d.pipeline.workspace import Workspace, carried_out, is_complete, open_workspace
 
 Kinds = Literal["both", "rendering", "tracking"]
-STATS, SHEET = "stats.json", "sheet.png"
+SHEET = "sheet.png"
 MAX_MASKS = 64
 _SCHEMA_VERSION = 1
 _NUM_SHOWN = 5
@@ -93,21 +93,6 @@ class MasksRequest:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MasksFolder:
-    """What `write_masks_folder` made.
-
-    Attributes:
-        folder: where it lies.
-        stats: content of ``stats.json``.
-        timings_s: wall-clock seconds a stage; empty where nothing had to be done.
-    """
-
-    folder: Path
-    stats: Mapping[str, Any]
-    timings_s: Mapping[str, float]
-
-
 def write_masks_folder(
     request: MasksRequest,
     output: Path | str,
@@ -115,7 +100,7 @@ def write_masks_folder(
     resume: bool = False,
     overwrite: bool = False,
     reporter: Reporter | None = None,
-) -> MasksFolder:
+) -> StatsFolder:
     """Masks of a clip, with depth and cameras found as `ex4d recon` finds them, as files.
 
     Args:
@@ -136,17 +121,13 @@ def write_masks_folder(
         raise OutputError(f"a folder for masks alone at {output}", f"one with a {PRIOR}", "choose another folder")
     described = request.to_dict()
     if resume and is_complete(output, described, [""], [*_mask_files(request.num_masks), SHEET, PREVIEW], record=STATS):
-        return _finished(output)
+        return StatsFolder.read(output)
     workspace = open_workspace(output, described, resume=resume, overwrite=overwrite)
     if workspace.publish_pending():
         workspace.close()
-        return _finished(output)
+        return StatsFolder.read(output)
     with carried_out(workspace):
         return _Job(request, described, workspace, reporter, tracker).write()
-
-
-def _finished(output: Path) -> MasksFolder:
-    return MasksFolder(folder=output, stats=read_json_object(output / STATS), timings_s={})
 
 
 def _mask_files(num_masks: int) -> list[str]:
@@ -168,7 +149,7 @@ class _Job:
         self._workspace, self._reporter, self._tracker = workspace, reporter, tracker
         self._timings: dict[str, float] = {}
 
-    def write(self) -> MasksFolder:
+    def write(self) -> StatsFolder:
         """All stages that are not finished yet, and the last step."""
         run, workspace, reporter = self._request.run, self._workspace, self._reporter
         prepare_depth(run, reporter)
@@ -194,7 +175,7 @@ class _Job:
             "of_mask": masks,
         }
         self._publish(stats)
-        return MasksFolder(folder=workspace.output, stats=stats, timings_s=self._timings)
+        return StatsFolder(folder=workspace.output, stats=stats, timings_s=self._timings)
 
     def _mask(self, number: int, source: WorkingSource, depth: DepthResult, path: CameraPath) -> dict[str, Any]:
         """Make and store a mask; returns its description with ``coverage``, the surviving share a frame."""
