@@ -65,7 +65,21 @@ def test_bad_input_is_one_line_and_exit_code_2(clips: Path, tmp_path: Path, caps
     assert "--executor ray" in refused(capsys, clips, "-o", out, "--ray-address", "auto").err
     assert "no -o" in refused(capsys, clips, "-o", out, "--latents", "tiny").err
     assert "no dataset.json" in refused(capsys, clips, "--latents", "tiny").err
+    for executor in ("local", "ray"):
+        assert "--workers" in refused(capsys, clips, "-o", out, "--executor", executor, "--workers", "0").err
+    assert "--area" in refused(capsys, clips, "-o", out, "--area", "0").err
     assert not out.exists()
+
+
+def test_a_cluster_that_does_not_answer_is_one_error(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = ("--executor", "ray", "--ray-address", "127.0.0.1:1")
+    done = ex4d(capsys, "prepare", clips, "-o", tmp_path / "out", *SMALL, *ray)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("expected") == done.err.count("to fix") == 1
+    assert "a Ray cluster at 127.0.0.1:1" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_plan_alone_writes_nothing(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +87,10 @@ def test_a_plan_alone_writes_nothing(clips: Path, tmp_path: Path, capsys: pytest
     assert done.code == 0
     assert done.out.startswith("2 clips in 1 shards, plan ")
     assert not (tmp_path / "out").exists()
+    table = tmp_path / "clips.jsonl"
+    table.write_text('{"path": "a.mp4"}\n{"path": "gone.mp4"}\n', "utf-8")
+    done = ex4d(capsys, "prepare", table, "--root", clips, "-o", tmp_path / "out", *SMALL, "--plan-only")
+    assert done.out.splitlines()[1:] == ["  1 of them missing, e.g. gone.mp4"]
 
 
 def test_flags_become_settings() -> None:

@@ -5,14 +5,15 @@ import io
 import json
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ex4d.errors import InputError
-from ex4d.prepare.config import PrepareConfig, SampleConfig
+from ex4d.errors import ConfigError, InputError
+from ex4d.prepare.config import GateConfig, PrepareConfig, SampleConfig
 from ex4d.prepare.items import Item, open_item
-from ex4d.prepare.plan import make_plan, open_source
+from ex4d.prepare.plan import make_plan, missing_items, open_source
 
 CONFIG = PrepareConfig(sample=SampleConfig(depth="layout"))
 OPENVID = ("video", "caption", "aesthetic score", "motion score", "temporal consistency score", "camera motion",
@@ -107,10 +108,10 @@ def test_manifests(tmp_path: Path) -> None:
     assert content(tmp_path, found["absolute"], tmp_path) == b"a"
     assert found["lost.mp4"].size == -1  # it is said of this clip alone, when its turn comes
     for line, words in (
-        ("{", "line 2"),
-        ("[]", "line 2"),
+        ("{", "line 2 of clips.jsonl.*write e.g. "),
+        ("[]", r"line 2.*got \[\]; to fix: write e.g. "),
         ('{"path": "a.mp4", "captoin": "x"}', "captoin"),
-        ('{"caption": "x"}', "no path"),
+        ('{"caption": "x"}', "no path; to fix: write e.g. "),
         ('{"path": "a.mp4", "start_s": 3, "end_s": 2}', "start < end"),
         ('{"path": "a.mp4", "start_s": "soon"}', "soon"),
         ('{"path": "a.mp4"}', "two of 'a.mp4'"),
@@ -176,9 +177,61 @@ def test_tables_of_others_and_empty_ones(tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", ("file", "text"), [("a", "b")])
     with pytest.raises(InputError, match="columns of OpenVid-1M"):
         items(table)
-    write_csv(table, OPENVID, [])
-    with pytest.raises(InputError, match="at least one clip"):
+    (tmp_path / "empty.jsonl").write_text("\n", "utf-8")
+    for empty in (write_csv(table, OPENVID, []), tmp_path / "empty.jsonl"):
+        with pytest.raises(InputError, match=r"a table with clips .*; got no rows"):
+            items(empty)
+
+
+def test_tables_of_clips_that_are_not_there(tmp_path: Path) -> None:
+    table = tmp_path / "clips.jsonl"
+    table.write_text('{"path": "a.mp4"}\n{"path": "folder"}\n', "utf-8")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"none of 2, e\.g\. no a\.mp4; to fix: .*--root"):
         items(table)
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    plan = make_plan(open_source(table), CONFIG)
+    assert [item.name for item in missing_items(plan.items)] == ["folder"]
+
+
+def test_tables_that_lead_out_of_the_root_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for path in (tmp_path / "out.mp4", root / "a.mp4"):
+        path.write_bytes(b"x")
+    (root / "link.mp4").symlink_to(tmp_path / "out.mp4")
+    table = root / "clips.jsonl"
+    for path in ("../out.mp4", "x/../../out.mp4", str(tmp_path / "out.mp4")):
+        table.write_text(json.dumps({"path": "a.mp4"}) + "\n" + json.dumps({"path": path}), "utf-8")
+        with pytest.raises(InputError, match=r"a path below .* in line 2 of clips\.jsonl"):
+            items(table)
+    table.write_text(json.dumps({"path": "link.mp4"}) + "\n" + json.dumps({"path": str(root / "a.mp4")}), "utf-8")
+    assert [item.size for item in items(table).values()] == [1, 1]
+    (root / "out.mp4").write_bytes(b"x")
+    openvid = write_csv(root / "OpenVid-1M.csv", OPENVID, [("../out.mp4", *[""] * 8)])
+    with pytest.raises(InputError, match="line 2 of OpenVid"):
+        items(openvid)
+
+
+def test_a_score_that_no_clip_has_is_said_with_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    table = tmp_path / "clips.jsonl"
+    table.write_text('{"path": "a.mp4", "scores": {"sharp": 1, "aesthetic": 2}}\n{"path": "b.mp4"}\n', "utf-8")
+    make_plan(open_source(table), replace(CONFIG, gates=GateConfig(min_scores=("sharp=1",))))
+    wrong = replace(CONFIG, gates=GateConfig(min_scores=("sharp=1", "beauty=5")))
+    with pytest.raises(ConfigError, match="'beauty', which none has; to fix: choose of aesthetic, sharp"):
+        make_plan(open_source(table), wrong)
+    with pytest.raises(ConfigError, match="gives no scores"):
+        make_plan(open_source(tmp_path), wrong)
+
+
+def test_depth_is_chosen_of_the_names_there_are(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "depth.npz").write_bytes(b"")
+    for wrong in ("nonsense", str(tmp_path / "depth.npz")):
+        with pytest.raises(ConfigError, match=r"--depth auto, files, or one of .*layout.*; got") as caught:
+            make_plan(open_source(tmp_path), PrepareConfig(sample=SampleConfig(depth=wrong)))
+        assert "file or folder" not in str(caught.value)
 
 
 def test_archives_that_lie_about_their_clips(tmp_path: Path) -> None:

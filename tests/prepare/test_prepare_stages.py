@@ -78,6 +78,15 @@ def test_buckets() -> None:
     for wrong in ("48x512x512", "49x500x512", "49x512", "1x512x512", "49x512x0", "axbxc"):
         with pytest.raises(ConfigError, match="bucket"):
             BucketConfig(buckets=(wrong,))
+    for wrong, words in (
+        ("48x512x512", "got T = 48 in .*the nearest is 49x512x512"),
+        ("49x500x512", "got H = 500 in .*the nearest is 49x496x512"),
+        ("1x512x7", "got T = 1, W = 7 in .*the nearest is 5x512x16"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            BucketConfig(buckets=(wrong,))
+    with pytest.raises(ConfigError, match=r"--num-frames of 4k\+1 .*got 10; to fix: the nearest is 9"):
+        native_buckets(512, (49, 10))
 
 
 def test_settings_out_of_range_name_their_field() -> None:

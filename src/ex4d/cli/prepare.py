@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ex4d.jobs.executor import Executor
     from ex4d.pipeline.progress import Reporter
     from ex4d.prepare.config import PrepareConfig, WorkConfig
+    from ex4d.prepare.plan import Plan
     from ex4d.prepare.run import Prepared
 
 # tyro would write "{None}|FLOAT" and "(default: None)": a plain word, and no default where there is none.
@@ -124,7 +125,7 @@ class PrepareCommand:
             plan = make_plan(source, config)
             for notice in source.notices():
                 reporter.note(notice)
-            sys.stdout.write(f"{len(plan.items)} clips in {plan.num_shards} shards, plan {plan.hash[:16]}\n")
+            sys.stdout.write("\n".join(plan_lines(plan)) + "\n")
             return 0
         made = self._run(source, self.output_dir, config, work, reporter)
         sys.stdout.write("\n".join(summary_lines(made)) + "\n")
@@ -140,12 +141,13 @@ class PrepareCommand:
         from ex4d.masking.config import MaskConfig
         from ex4d.prepare.config import BucketConfig, GateConfig, PrepareConfig, SampleConfig, native_buckets
 
-        if self.bucket and (self.num_frames or self.area):
+        if self.bucket and (self.num_frames or self.area is not None):
             raise ConfigError("either --bucket or --num-frames and --area", "both", "drop one of them")
         return PrepareConfig(
             items_per_shard=self.items_per_shard,
             buckets=BucketConfig(
-                buckets=self.bucket or native_buckets(self.area or 512, self.num_frames or (49,)),
+                buckets=self.bucket
+                or native_buckets(512 if self.area is None else self.area, self.num_frames or (49,)),
                 fps=self.fps,
                 max_segments=self.max_segments,
                 max_enlargement=self.max_enlargement,
@@ -219,7 +221,8 @@ class PrepareCommand:
             raise ConfigError("--ray-address with --executor ray", "--executor local", "add --executor ray")
         from ex4d.jobs.local import LocalExecutor
 
-        return LocalExecutor(num_workers=self.workers or (1 if use_gpu else num_threads()))
+        usual = 1 if use_gpu else num_threads()
+        return LocalExecutor(num_workers=usual if self.workers is None else self.workers)
 
     def _run(
         self, source: object, output: Path, config: "PrepareConfig", work: "WorkConfig", reporter: "Reporter"
@@ -235,6 +238,15 @@ class PrepareCommand:
             return prepare(cast(Any, source), output, config, executor, work=work, part=part, reporter=reporter)
         except KeyboardInterrupt as stop:
             raise type(stop)(f"finished shards are kept in {output}: go on with the same command") from None
+
+
+def plan_lines(plan: "Plan") -> list[str]:
+    """What there is to do, and what is not there."""
+    from ex4d.prepare.plan import missing_items
+
+    lost = missing_items(plan.items)
+    lines = [f"{len(plan.items)} clips in {plan.num_shards} shards, plan {plan.hash[:16]}"]
+    return [*lines, f"  {len(lost)} of them missing, e.g. {lost[0].path}"] if lost else lines
 
 
 def summary_lines(made: "Prepared") -> list[str]:

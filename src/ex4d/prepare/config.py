@@ -10,6 +10,7 @@ from ex4d.masking.config import MaskConfig
 
 SIDE_STEP_PX = 16
 """Sides of what the model takes."""
+_BUCKET = f"TxHxW with T = 4k+1 (k > 0), H and W in multiples of {SIDE_STEP_PX}"
 ASPECTS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
 """(width, height) of the buckets that are made of an area."""
 FILES = "files"
@@ -57,12 +58,26 @@ class BucketConfig:
 def parse_bucket(text: str) -> Bucket:
     """``"49x512x512"`` as (frames, height, width)."""
     parts = text.lower().split("x")
-    if len(parts) == 3 and all(part.isdecimal() for part in parts):
-        num_frames, height, width = map(int, parts)
-        sides_fit = min(height, width) >= SIDE_STEP_PX and height % SIDE_STEP_PX == 0 == width % SIDE_STEP_PX
-        if num_frames % 4 == 1 and num_frames > 1 and sides_fit:
-            return num_frames, height, width
-    raise ConfigError("a bucket TxHxW with T = 4k+1 (k > 0), H and W in multiples of 16", repr(text), "e.g. 49x512x512")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"a bucket {_BUCKET}", repr(text), "e.g. 49x512x512")
+    num_frames, height, width = map(int, parts)
+    nearest = nearest_frames(num_frames), nearest_side(height), nearest_side(width)
+    names = ("T", num_frames), ("H", height), ("W", width)
+    wrong = [f"{name} = {given}" for (name, given), right in zip(names, nearest, strict=True) if given != right]
+    if wrong:
+        got = f"{', '.join(wrong)} in {text!r}"
+        raise ConfigError(f"a bucket {_BUCKET}", got, f"the nearest is {'x'.join(map(str, nearest))}")
+    return nearest
+
+
+def nearest_frames(count: int) -> int:
+    """The nearest number of frames that the model takes with at least two: 4k+1."""
+    return max(5, (count + 1) // 4 * 4 + 1)
+
+
+def nearest_side(side_px: float) -> int:
+    """The nearest side that the model takes, px."""
+    return max(1, round(side_px / SIDE_STEP_PX)) * SIDE_STEP_PX
 
 
 def native_buckets(side_px: int, num_frames: tuple[int, ...]) -> tuple[str, ...]:
@@ -73,12 +88,14 @@ def native_buckets(side_px: int, num_frames: tuple[int, ...]) -> tuple[str, ...]
     """
     if side_px < SIDE_STEP_PX:
         raise ConfigError(f"--area of at least {SIDE_STEP_PX}", str(side_px))
+    for count in num_frames:
+        if count != nearest_frames(count):
+            raise ConfigError("--num-frames of 4k+1 (k > 0)", str(count), f"the nearest is {nearest_frames(count)}")
     found: list[str] = []
     for count in num_frames:
         for wide, high in ASPECTS:
             height, width = side_px * math.sqrt(high / wide), side_px * math.sqrt(wide / high)
-            sides = (max(SIDE_STEP_PX, round(side / SIDE_STEP_PX) * SIDE_STEP_PX) for side in (height, width))
-            found.append("x".join(map(str, (count, *sides))))
+            found.append("x".join(map(str, (count, nearest_side(height), nearest_side(width)))))
     return tuple(dict.fromkeys(found))  # small areas round two aspects to one size
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ex4d.errors import InputError
-from ex4d.prepare.items import VIDEO_SUFFIXES, Item, check_row, parse_scores
+from ex4d.prepare.items import VIDEO_SUFFIXES, Item, check_inside, check_row, parse_scores
 
 OPENVID_COLUMNS = ("video", "caption")
 OPENVID_SCORES = {
@@ -32,6 +32,7 @@ KOALA_SCORES = {
     "video_training_suitability_score": "suitability",
 }
 _MANIFEST_KEYS = ("path", "id", "caption", "start_s", "end_s", "scores")
+_MANIFEST_LINE = '{"path": "clip.mp4", "caption": "a dog"}'
 _CLOCK = re.compile(r"(\d+):(\d{1,2}):(\d{1,2}(?:\.\d+)?)")
 _YOUTUBE = re.compile(r"(?:v=|youtu\.be/|shorts/)([A-Za-z0-9_-]{11})")
 _MAX_CELL = 1 << 22
@@ -79,13 +80,17 @@ class TableItems:
                 continue
             try:
                 row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(line.strip()[:80])
                 unknown = sorted(set(row) - set(_MANIFEST_KEYS))
                 if unknown or not isinstance(row.get("path"), str):
                     got = f"unknown {', '.join(unknown)}" if unknown else "no path"
-                    raise InputError(f"an object with {', '.join(_MANIFEST_KEYS)} in {where}", got)
+                    expected = f"an object with {', '.join(_MANIFEST_KEYS)} in {where}"
+                    raise InputError(expected, got, f"write e.g. {_MANIFEST_LINE}")
                 item = self._manifest_item(row, where)
             except (ValueError, TypeError, AttributeError) as error:
-                raise InputError(f"a JSON object with a path in {where}", str(error), "see docs/dataset.md") from error
+                expected = f"a JSON object with a path in {where}"
+                raise InputError(expected, str(error), f"write e.g. {_MANIFEST_LINE}") from error
             yield item
 
     def _manifest_item(self, row: Mapping[str, Any], where: str) -> Item:
@@ -96,8 +101,9 @@ class TableItems:
         part = f"@{start_s:g}-{'' if end_s is None else f'{end_s:g}'}" if start_s or end_s is not None else ""
         name = str(row.get("id") or f"{path.as_posix()}{part}")
         check_row(name, start_s, end_s, where)
+        check_inside(self.root, row["path"], where)
         try:
-            size = full.stat().st_size
+            size = full.stat().st_size if full.is_file() else -1
         except OSError:
             size = -1  # said of this clip when its turn comes, as of any that cannot be read
         scores = {str(key): float(value) for key, value in dict(row.get("scores") or {}).items()}
@@ -120,6 +126,8 @@ class TableItems:
             clips = find_clips(self.root)
             for row in reader:
                 where = f"line {reader.line_num} of {self.table.name}"
+                if not koala:
+                    check_inside(self.root, row["video"] or "", where)
                 item = _koala_item(row, clips, where) if koala else _openvid_item(row, clips, where)
                 if item is not None:
                     yield item

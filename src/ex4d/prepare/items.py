@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,15 @@ def check_row(name: str, start_s: float, end_s: float | None, where: str) -> Non
         raise InputError(f"a name in {where}", "none")
     if not (0 <= start_s < math.inf and (end_s is None or start_s < end_s < math.inf)):
         raise InputError(f"times 0 <= start < end in {where}", f"{start_s} to {end_s}")
+
+
+def check_inside(root: Path, path: str, where: str) -> None:
+    """Raise `InputError` for a path that leads out of a root by its own words; links inside of it may lead anywhere."""
+    full = Path(os.path.normpath(root / path))
+    if not full.is_relative_to(root) and not full.resolve().is_relative_to(root):
+        raise InputError(
+            f"a path below {root} in {where}", repr(path), "name a folder that holds all clips with --root"
+        )
 
 
 def parse_scores(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:

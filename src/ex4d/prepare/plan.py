@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ex4d.dataset.layout import PLAN, SCHEMA_VERSION
-from ex4d.depth.registry import find_estimator
+from ex4d.depth.registry import ESTIMATORS, find_estimator
 from ex4d.depth.source import pick_estimator
 from ex4d.errors import ConfigError, DatasetError, InputError
 from ex4d.io.atomic import write_bytes_atomic
@@ -81,16 +81,12 @@ def make_plan(source: ItemSource, config: PrepareConfig) -> Plan:
     """List, sort and check the items.
 
     Raises:
-        InputError: no clip at all, or two of one name.
-        WeightsError, DepthError: the depth estimator is not ready, or unknown.
+        InputError: no clip at all, none that is there, or two of one name.
+        WeightsError, ConfigError: the depth estimator is not ready, or unknown; a score that no clip has.
     """
     items = sorted(source.iter_items(), key=lambda item: item.name)
-    if not items:
-        missing = "; ".join(source.notices()) or f"none below {source.root}"
-        raise InputError("at least one clip", missing, "check the folder; see `ex4d prepare --help` for what is read")
-    for first, second in pairwise(items):
-        if first.name == second.name:
-            raise InputError("different names (or ids) of clips", f"two of {first.name!r}", "give them an id each")
+    _check_items(source, items)
+    _check_scores(items, config.gates.score_floors())
     header = {
         "schema_version": SCHEMA_VERSION,
         "config": json.loads(json.dumps(asdict(config))),
@@ -101,18 +97,48 @@ def make_plan(source: ItemSource, config: PrepareConfig) -> Plan:
     return Plan(header, items, config.items_per_shard)
 
 
+def _check_items(source: ItemSource, items: Sequence[Item]) -> None:
+    if not items:
+        if isinstance(source, TableItems) and not source.notices():
+            raise InputError(f"a table with clips at {source.table}", "no rows", "add a line for each clip")
+        missing = "; ".join(source.notices()) or f"none below {source.root}"
+        raise InputError("at least one clip", missing, "check the folder; see `ex4d prepare --help` for what is read")
+    lost = missing_items(items)
+    if len(lost) == len(items):
+        got = f"none of {len(items)}, e.g. no {lost[0].path}"
+        raise InputError(f"clips below {source.root}", got, "name the folder that they are in with --root")
+    for first, second in pairwise(items):
+        if first.name == second.name:
+            raise InputError("different names (or ids) of clips", f"two of {first.name!r}", "give them an id each")
+
+
+def missing_items(items: Sequence[Item]) -> list[Item]:
+    """Those whose file is not there."""
+    return [item for item in items if item.size < 0]
+
+
+def _check_scores(items: Sequence[Item], floors: Mapping[str, float]) -> None:
+    """A floor for a score that no clip has would refuse every clip."""
+    known = {name for item in items for name in item.scores} if floors else set[str]()
+    for name in floors:
+        if name not in known:
+            there = f"choose of {', '.join(sorted(known))}" if known else "drop it: the input gives no scores"
+            raise ConfigError("--min-score NAME=X with a NAME that clips have", f"{name!r}, which none has", there)
+
+
 def depth_version(depth: str) -> dict[str, str]:
     """Name and version of what estimates depth: ``auto`` must mean the same on every machine.
 
     Raises:
         WeightsError: it is not ready.
-        ConfigError: a path: depth of single clips goes by `FILES`.
+        ConfigError: no name, or a path: depth of single clips goes by `FILES`.
     """
     if depth == FILES:
         return {"name": FILES, "version": ""}
-    estimator = pick_estimator(depth)
+    names = [estimator.name for estimator in ESTIMATORS]
+    estimator = pick_estimator(depth) if depth in ("auto", *names) else None
     if estimator is None:
-        raise ConfigError(f"--depth auto, {FILES} or an estimator's name", repr(depth), "see `ex4d doctor`")
+        raise ConfigError(f"--depth auto, {FILES}, or one of {', '.join(names)}", repr(depth), "see `ex4d doctor`")
     return {"name": estimator.name, "version": find_estimator(estimator.name).version}
 
 
