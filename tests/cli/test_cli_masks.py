@@ -1,6 +1,7 @@
 """`ex4d masks`: its folder, and what it refuses."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from cli_tools import HEIGHT, NUM_FRAMES, WIDTH, assert_published, ex4d, snapshot, write_clip, write_depth
 from PIL import Image
 
+from ex4d.io.encode_delivery import DeliveryWriter
 from ex4d.io.video import VideoReader
 from ex4d.io.video_lossless import LosslessClip
 from ex4d.pipeline.masks_job import MAX_MASKS
@@ -72,6 +74,22 @@ def test_flags_reach_the_masks(words: Words, tmp_path: Path, capsys: pytest.Capt
     masks = json.loads((tmp_path / "out" / "stats.json").read_text())["of_mask"]
     assert {(mask["kind"], mask["cam"], mask["erode_px"]) for mask in masks} == {("rendering", "orbit-left:60.0", 1)}
     assert masks[0]["seed"] != masks[1]["seed"]
+
+
+def test_a_clip_without_texture_is_said_of_tracking_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, notice = tmp_path / "plain.mp4", "the clip has no texture to follow"
+    with DeliveryWriter(clip, height=HEIGHT, width=WIDTH, fps=Fraction(24)) as writer:
+        writer.write(np.full((4, HEIGHT, WIDTH, 3), 120, np.uint8), np.arange(4) / 24)
+    words = ["masks", clip, "--depth", "layout", "--source-cameras", "static", "--num-masks", "2", "-o"]
+    seen = ex4d(capsys, *words, tmp_path / "out")
+    assert f"mask 01: {notice}" in seen.err
+    lines = seen.out.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if notice in line]
+    assert lines[at - 1].startswith("  mask 01  tracking")
+    assert notice in ex4d(capsys, *words, tmp_path / "out", "--resume").out
+    other = ex4d(capsys, *words, tmp_path / "other", "--kind", "rendering")
+    assert other.code == 0
+    assert notice not in other.err + other.out
 
 
 def test_folders_that_are_taken(words: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,7 @@ def summary_lines(made: "StatsFolder") -> Iterator[str]:
         tracked = f"  {mask['tracker']} ({mask['licence']})" if mask["kind"] == "tracking" else ""
         share = f"survived {100 * coverage[0]:.0f} % at first, {100 * coverage[-1]:.0f} % at last"
         yield f"  mask {number:02d}  {mask['kind']:<9}  {mask['cam']:<24}  {share}{tracked}"
+        yield from (f"    ! {notice}" for notice in mask["notices"])
     yield f"    {made.folder / SHEET}  the clip, and what is left of it under each mask: look at this first"
     yield f"    {made.folder / 'preview.mp4'}  the same as video; mask_NN.mkv: the masks, 255 = survived"
     yield f"    {made.folder / STATS}  how each was made, and the surviving share of every frame"
