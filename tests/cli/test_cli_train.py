@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,15 @@ from PIL import Image
 from dataset.dataset_tools import SMALL, write_dataset
 from ex4d.cli.main import parse
 from ex4d.cli.train import TrainOptions
-from ex4d.errors import ConfigError
+from ex4d.errors import ConfigError, OutputError
 from ex4d.model.tiny import save_tiny
-from ex4d.training.checkpoint import list_checkpoints, read_state
+from ex4d.pipeline.progress import SilentReporter
+from ex4d.training.checkpoint import read_state
+from ex4d.training.config import load_recipe
+from ex4d.training.folder import claimed, list_checkpoints
 from ex4d.training.log import read_log
+from ex4d.training.run import train
+from ex4d.training.start import TrainRequest
 from generation_tools import picture_frames, write_video
 
 RECIPE = """num_steps = 4
@@ -97,14 +103,121 @@ def test_resume_goes_on_and_a_used_folder_is_refused(
     assert [entry["step"] for entry in read_log(run)] == [1, 2]
     other = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--resume", "--seed", "9"))
     assert other.code == 2
-    assert "one of another recipe" in other.err
+    assert f"recipe, dataset and weights of the run in {run}; got another seed; to fix: repeat" in other.err
+    assert "parameters" not in other.err, "something was loaded"
     assert json.loads((run / "run.json").read_text())["config"]["seed"] == 0
+
+
+def test_two_runs_do_not_share_a_folder(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    with claimed(run, resume=False):
+        for more in ((), ("--resume",)):
+            second = ex4d(capsys, *_words(made, run, "--weights", "tiny", *more))
+            assert second.code == 2
+            assert f"expected no other run at work in {run}; got one is" in second.err
+            assert len(second.err.splitlines()) == 1
+        request = TrainRequest(config=load_recipe(str(made / "recipe.toml")), dataset=made / "data", weights="tiny")
+        with pytest.raises(OutputError, match="no other run at work"):
+            train(request, run, reporter=SilentReporter())
+    assert not list(run.iterdir())
+    assert ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "1")).code == 0
+
+
+def test_resume_without_a_checkpoint_begins_and_says_so(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    first = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "1", "--resume"))
+    assert (first.code, "no checkpoint yet: from the beginning" in first.err) == (0, True)
+    for path in list_checkpoints(run):
+        shutil.rmtree(path)
+    again = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "1", "--resume"))
+    assert (again.code, "no checkpoint yet: from the beginning" in again.err) == (0, True)
+
+
+@pytest.mark.parametrize("changed", ["dataset", "weights or adapter"])
+def test_a_run_of_something_else_is_refused_before_loading(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    run = tmp_path / "run"
+    assert ex4d(capsys, *_words(made, run, "--weights", "tiny", "--num-steps", "1")).code == 0
+    shutil.rmtree(run / "checkpoints")
+    if changed == "dataset":
+        stored = json.loads((run / "run.json").read_text())
+        stored["dataset"]["fingerprint"] = "0"
+        (run / "run.json").write_text(json.dumps(stored))
+    weights = made / "base" if changed == "weights or adapter" else "tiny"
+    other = ex4d(capsys, *_words(made, run, "--weights", weights, "--num-steps", "1", "--resume"))
+    assert other.code == 2
+    assert f"got another {changed}; to fix" in other.err
+    assert "parameters" not in other.err, "something was loaded"
+
+
+def test_a_start_that_came_to_nothing_leaves_nothing(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "a/run"
+    failed = ex4d(capsys, *_words(made, run, "--weights", "tiny", "--latents", "none-such"))
+    assert failed.code == 2
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    recipe = tmp_path / "diverging.toml"
+    recipe.write_text("num_steps = 2\n[model]\nalpha = 1e300\nprecision = 'fp32'\n")
+    words = ("train", recipe, "--dataset", made / "data", "-o", tmp_path / "there", "--weights", "tiny")
+    failed = ex4d(capsys, *words)
+    assert "a finite" in failed.err
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_bad_start_is_refused_before_torch_is_imported(made: Path, tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from ex4d.cli.main import main
+        for words in map(str.split, sys.argv[1:]):
+            assert main(words) == 2, words
+            assert "torch" not in sys.modules, words
+    """
+    end = f"--dataset {made / 'data'} --weights tiny -o {tmp_path / 'run'}"
+    (tmp_path / "file").touch()
+    commands = (
+        f"train nonsense {end}",
+        f"train tiny {end} --num-steps 0",
+        f"train tiny --dataset {made / 'base'} --weights tiny -o {tmp_path / 'run'}",
+        f"train tiny --dataset {made / 'data'} --weights tiny -o {tmp_path / 'file'}",
+        f"train tiny --dataset {made / 'data'} --weights none -o {tmp_path / 'run'}",
+        f"train tiny --dataset {made / 'data'} --weights tiny -o {made}",
+    )
+    done = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("gpus", ["1", "2"])
+def test_ctrl_c_keeps_a_checkpoint_and_says_how_to_go_on(made: Path, tmp_path: Path, gpus: str) -> None:
+    run = tmp_path / "run"
+    out, err, code = _stopped(made, run, signal.SIGINT, gpus)
+    last = read_state(list_checkpoints(run)[-1]).step
+    assert (code, out) == (130, ""), err
+    assert last == read_log(run)[-1]["step"] >= 3, err
+    said = f"interrupted; step {last} is kept in {run}; go on with the same command and --resume"
+    assert err.strip().splitlines()[-1] == said
+    assert ("the miniature computes on the CPU, which the 2 processes share" in err) == (gpus == "2")
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("gpus", ["1", "2"])
 def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path, gpus: str) -> None:
     run = tmp_path / "run"
+    out, err, code = _stopped(made, run, signal.SIGTERM, gpus)
+    assert code == 0, err
+    last = read_state(list_checkpoints(run)[-1]).step
+    assert last == read_log(run)[-1]["step"] >= 3
+    assert out == f"told to end: step {last} is kept in {run}; go on with the same command and --resume\n"
+
+
+def _stopped(made: Path, run: Path, number: signal.Signals, gpus: str) -> tuple[str, str, int]:
+    """What a long run says to a signal after some steps, and its exit code."""
     words = _words(made, run, "--weights", "tiny", "--num-steps", "100000", "--gpus", gpus)
     process = subprocess.Popen(
         [sys.executable, "-m", "ex4d", *map(str, words)],
@@ -117,14 +230,11 @@ def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path
         deadline = time.monotonic() + 90
         while len(read_log(run)) < 3 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 0, err
-    last = read_state(list_checkpoints(run)[-1]).step
-    assert last == read_log(run)[-1]["step"] >= 3
-    assert f"told to end: step {last} is kept" in out
+    return out, err, process.returncode
 
 
 @pytest.mark.parametrize(
@@ -136,7 +246,7 @@ def test_sigterm_keeps_a_checkpoint_and_is_no_failure(made: Path, tmp_path: Path
         (("train", "tiny", "--dataset", "data", "-o", "run", "--weights", "none"), "none"),
         (("train", "tiny", "--dataset", "data", "-o", "run", "--latents", "abc", "--weights", "tiny"), "latents/abc"),
         (("train", "tiny", "--dataset", "data", "-o", "run", "--gpus", "0"), "--gpus from 1 to 64"),
-        (("weights", "export", "data", "-o", "out"), "a run of `ex4d train` at data"),
+        (("weights", "export", "data", "-o", "out"), "a folder that `ex4d train` wrote at data"),
     ],
 )
 def test_bad_input_is_said_in_one_line(

@@ -8,8 +8,9 @@ from training_tools import BUCKETS, MemorySource, make_captions
 
 from ex4d.errors import DatasetError
 from ex4d.model.tiny import make_tiny_pipeline
-from ex4d.training.batches import Batch, BatchMaker, choose_buckets, needed_captions
+from ex4d.training.batches import Batch, BatchMaker, needed_captions
 from ex4d.training.config import DataConfig
+from ex4d.training.sampler import choose_buckets
 
 CPU = torch.device("cpu")
 NUMBERS = [0, 2]

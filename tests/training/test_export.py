@@ -13,12 +13,12 @@ from ex4d.model.adapter import Lora, read_adapter, read_official_adapter
 from ex4d.model.tiny import CONFIGS
 from ex4d.model.transformer import EX4DTransformer3DModel
 from ex4d.pipeline.progress import SilentReporter
-from ex4d.training.checkpoint import Tensors, list_checkpoints, read_tensors_of
+from ex4d.training.checkpoint import Tensors, read_tensors_of
 from ex4d.training.config import config_to_json
 from ex4d.training.export import export_run, official_tensors
+from ex4d.training.folder import RUN, list_checkpoints
 from ex4d.training.model import adapter_of
 from ex4d.training.processes import open_processes
-from ex4d.training.run import RUN
 from ex4d.weights.verify import verify_folder
 
 ORACLE = Path(__file__).parents[1] / "data/oracle/ex4d_ckpt_tiny.safetensors"
@@ -80,7 +80,7 @@ def test_another_scale_is_put_into_the_official_matrices() -> None:
 
 
 def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"a run of `ex4d train`"):
+    with pytest.raises(WeightsError, match=r"a folder that `ex4d train` wrote"):
         export_run(tmp_path, tmp_path / "out")
     with pytest.raises(WeightsError, match=r"checkpoint of step 3 .*; got 2, 4"):
         export_run(run, tmp_path / "out", step=3)

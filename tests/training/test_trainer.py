@@ -14,8 +14,9 @@ from training_tools import make_config, make_stack, make_trainer, train_steps
 
 from ex4d.errors import Ex4dError, MissingDependencyError, WeightsError
 from ex4d.pipeline.progress import SilentReporter
-from ex4d.training.checkpoint import COMMITTED, FOLDER, list_checkpoints, read_state, read_tensors_of
+from ex4d.training.checkpoint import read_state, read_tensors_of
 from ex4d.training.config import DataConfig, ModelConfig, OptimizerConfig, OutputConfig
+from ex4d.training.folder import CHECKPOINTS, COMMITTED, list_checkpoints
 from ex4d.training.log import LOG, Log, Measured, read_log, summarize
 from ex4d.training.processes import Processes
 from ex4d.training.trainer import learning_rate
@@ -74,7 +75,7 @@ def test_a_checkpoint_is_of_its_step_while_training_goes_on(tmp_path: Path, alon
 def test_only_whole_checkpoints_count_and_the_last_are_kept(tmp_path: Path, alone: Processes) -> None:
     train_steps(make_config(6), tmp_path, alone)
     assert [read_state(path).step for path in list_checkpoints(tmp_path)] == [4, 6]
-    torn = tmp_path / FOLDER / ".step-00000008.tmp"
+    torn = tmp_path / CHECKPOINTS / ".step-00000008.tmp"
     torn.mkdir()
     (list_checkpoints(tmp_path)[-1] / COMMITTED).unlink()
     trainer = make_trainer(make_config(6), tmp_path, alone)
@@ -84,17 +85,31 @@ def test_only_whole_checkpoints_count_and_the_last_are_kept(tmp_path: Path, alon
     assert [entry["step"] for entry in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_sigterm_saves_and_ends(tmp_path: Path, alone: Processes) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends(tmp_path: Path, alone: Processes, number: signal.Signals) -> None:
     trainer = make_trainer(make_config(6, output=OutputConfig(checkpoint_every=100)), tmp_path, alone)
 
     def tell(step: int) -> None:
         if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     assert not trainer.run(SilentReporter(), on_step=tell)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+    assert trainer.is_interrupted == (number == signal.SIGINT)
     assert [read_state(path).step for path in list_checkpoints(tmp_path)] == [trainer.step] == [3]
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, alone: Processes) -> None:
+    trainer = make_trainer(make_config(6, output=OutputConfig(checkpoint_every=100)), tmp_path, alone)
+
+    def tell(step: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(SilentReporter(), on_step=tell)
+    assert trainer.step == 1
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,35 @@ def test_bad_recipes_name_the_field(tmp_path: Path, text: str, named: str) -> No
         load_recipe(str(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("num_steps = 'a'\n", "expected a whole number at num_steps in {0}; got 'a'"),
+        ("num_steps = 4\nmodel = 3\n", "expected a group of fields at model in {0}; got 3"),
+        ("num_steps = 4\n[optimizer]\nbetas = 3\n", "expected a list at optimizer.betas in {0}; got 3"),
+        ("seed = 4\n", "expected num_steps, which has no default in {0}; got none; to fix: add num_steps"),
+        ("num_step = 4\n", "got num_step; to fix: did you mean num_steps?"),
+        ("num_steps = 4\n[optimizer]\nrate = 1.0\n", "only known fields in optimizer (lr, betas, eps, "),
+        ("num_steps = 4\n[optimizer]\nrate = 1.0\n", "got rate; to fix: remove it"),
+        ("num_steps = a\n", "to fix: mend that line"),
+        ("num_steps = 0\n", "num_steps of at least 1 and at most 1000000000 in {0}; got 0"),
+        ("num_steps = 1\nseed = -1\n", "seed of at least 0 and at most 9223372036854775807 in {0}; got -1"),
+    ],
+)
+def test_bad_recipes_say_what_to_do_in_plain_words(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as failed:
+        load_recipe(str(path))
+    assert said.format(path) in str(failed.value)
+
+
+def test_differing_names_what_the_digest_is_of() -> None:
+    config = load_recipe("tiny")
+    other = replace(config, seed=1, num_steps=9, optimizer=replace(config.optimizer, lr=0.5))
+    assert config.differing(other) == ["optimizer.lr", "seed"]
+
+
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="paper, tiny or a TOML file"):
         load_recipe(str(tmp_path / "none.toml"))

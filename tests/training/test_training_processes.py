@@ -10,7 +10,8 @@ import pytest
 import torch
 from training_worker import CHECKPOINT_EVERY, KILLED_AFTER, NUM_STEPS, SHARED_STEPS
 
-from ex4d.training.checkpoint import list_checkpoints, read_state, read_tensors_of
+from ex4d.training.checkpoint import read_state, read_tensors_of
+from ex4d.training.folder import list_checkpoints
 from ex4d.training.log import read_log
 
 WORKER = Path(__file__).with_name("training_worker.py")

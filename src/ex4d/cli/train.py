@@ -13,6 +13,7 @@ from ex4d.model.config import TINY
 if TYPE_CHECKING:
     from ex4d.training.config import TrainConfig
     from ex4d.training.run import TrainResult
+    from ex4d.training.start import TrainRequest
 
 _OptionalInt = int | None
 
@@ -62,23 +63,44 @@ class TrainOptions:
 
     def execute(self) -> int:
         """Train; with several GPUs, once more in every process."""
-        import sys
-
         from ex4d.cli.quiet import quiet_libraries
-        from ex4d.pipeline.launch import is_worker, relaunch_with_torchrun, run_worker
+        from ex4d.pipeline.launch import is_worker, run_worker
         from ex4d.training.packages import require_training
 
         quiet_libraries()
-        self.resolve()
+        request = self.request()
         require_training("ex4d train")
-        if self.gpus == 1 or is_worker():
+        if is_worker():
             return run_worker(self._train)
+        from ex4d.training.start import check_start
+
+        check_start(request, self.output_dir, resume=self.resume)
+        try:
+            return self._train() if self.gpus == 1 else self._launch()
+        except KeyboardInterrupt as stop:
+            if stop.args or (step := _newest_step(self.output_dir)) is None:
+                raise
+            raise type(stop)(_kept(self.output_dir, step)) from None
+
+    def request(self) -> "TrainRequest":
+        """What is to be trained on what (`ConfigError` as `resolve`)."""
+        from ex4d.training.start import TrainRequest
+
+        return TrainRequest(config=self.resolve(), dataset=self.dataset, weights=self.weights, adapter=self.adapter)
+
+    def _launch(self) -> int:
+        import sys
+
+        from ex4d.pipeline.launch import relaunch_with_torchrun
+
+        if self.weights == TINY:
+            sys.stderr.write(f"· the miniature computes on the CPU, which the {self.gpus} processes share\n")
         try:
             return relaunch_with_torchrun(sys.argv[1:], self.gpus, device="cpu" if self.weights == TINY else "cuda")
         except Terminated:
-            if (step := _kept_step(self.output_dir)) is None:
+            if not _ended_in_order(self.output_dir):
                 raise
-            sys.stdout.write(_told_to_end(self.output_dir, step))
+            sys.stdout.write(f"told to end: {_kept(self.output_dir, _newest_step(self.output_dir))}\n")
             return 0
 
     def _train(self) -> int:
@@ -87,36 +109,43 @@ class TrainOptions:
 
         from rich.console import Console
 
+        from ex4d.pipeline.launch import FOLDER_VARIABLE
         from ex4d.pipeline.progress import ConsoleReporter, SilentReporter
-        from ex4d.training.run import TrainRequest, train
+        from ex4d.training.run import train
 
         is_main = os.environ.get("RANK", "0") == "0"
-        request = TrainRequest(config=self.resolve(), dataset=self.dataset, weights=self.weights, adapter=self.adapter)
         reporter = ConsoleReporter(Console(stderr=True)) if is_main else SilentReporter()
-        result = train(request, self.output_dir, resume=self.resume, reporter=reporter)
-        if is_main:
+        result = train(self.request(), self.output_dir, resume=self.resume, reporter=reporter)
+        if result.is_interrupted:
+            raise KeyboardInterrupt(_kept(self.output_dir, result.step))
+        if is_main and (result.is_complete or FOLDER_VARIABLE not in os.environ):  # else the launching process says it
             sys.stdout.write(_summary(self.output_dir, result))
         return 0
 
 
 def _summary(output: Path, result: "TrainResult") -> str:
     if not result.is_complete:
-        return _told_to_end(output, result.step)
+        return f"told to end: {_kept(output, result.step)}\n"
     return (
         f"{result.step} steps: {output}\n"
         f"  then: ex4d weights export {output} -o ADAPTER, and ex4d generate PRIOR --adapter ADAPTER\n"
     )
 
 
-def _told_to_end(output: Path, step: int) -> str:
-    return f"told to end: step {step} is kept in {output}; go on with the same command and --resume\n"
+def _kept(output: Path, step: int | None) -> str:
+    return f"step {step} is kept in {output}; go on with the same command and --resume"
 
 
-def _kept_step(output: Path) -> int | None:
-    """The last step of a run if there is a checkpoint of it: the processes ended in order."""
-    from ex4d.training.checkpoint import list_checkpoints, read_state
+def _newest_step(output: Path) -> int | None:
+    from ex4d.training.folder import list_checkpoints, step_of
+
+    found = list_checkpoints(output)
+    return step_of(found[-1]) if found else None
+
+
+def _ended_in_order(output: Path) -> bool:
+    """Whether there is a checkpoint of the last step."""
     from ex4d.training.log import read_log
 
-    log, found = read_log(output), list_checkpoints(output)
-    step = read_state(found[-1]).step if found else None
-    return step if log and log[-1]["step"] == step else None
+    log = read_log(output)
+    return bool(log) and log[-1]["step"] == _newest_step(output)

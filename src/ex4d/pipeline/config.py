@@ -1,11 +1,13 @@
 """What a run is: one frozen tree of settings, stored with every output and enough to repeat it."""
 
+import difflib
 import math
 import os
+import textwrap
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar
 
 from ex4d.depth.result import DepthConfig
@@ -17,6 +19,7 @@ from ex4d.model.config import GenerateConfig
 Motion = Literal["relative", "world"]
 Generator = Literal["fill", "wan", "none"]
 T = TypeVar("T")
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "nothing"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,26 +191,35 @@ def config_from_dict(kind: type[T], data: Mapping[str, Any], where: str = "confi
     Raises:
         ConfigError: a field that does not exist, has another type or is out of range.
     """
-    known = {entry.name for entry in fields(kind)}  # pyright: ignore[reportArgumentType]
-    unknown = set(data) - known
-    if unknown:
-        raise ConfigError(f"only known fields in {where}", ", ".join(sorted(unknown)), "was another version used?")
+    known = fields(kind)  # pyright: ignore[reportArgumentType]
+    _check_names([entry.name for entry in known], data, where)
+    for entry in known:
+        if entry.name not in data and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ConfigError(f"{_join(where, entry.name)}, which has no default", "none", f"add {entry.name}")
     hints = typing.get_type_hints(kind)
-    values = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(f"a complete {where}", str(error)) from error
+    return kind(**{name: _convert(hints[name], value, _join(where, name)) for name, value in data.items()})
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _check_names(known: Sequence[str], given: Iterable[str], where: str) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        fix = f"did you mean {near[0]}?" if near else "remove it; was another version used?"
+        raise ConfigError(f"only known fields{where and f' in {where}'} ({', '.join(known)})", ", ".join(unknown), fix)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ConfigError(f"an object at {where}", type(value).__name__)
+            raise ConfigError(f"a group of fields at {where}", _shown(value))
         return config_from_dict(typing.cast(type[Any], hint), value, where)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise ConfigError(f"a list at {where}", type(value).__name__)
+            raise ConfigError(f"a list at {where}", _shown(value))
         return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if typing.get_origin(hint) is Literal:
         return value
@@ -215,5 +227,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if float in allowed and type(value) is int:
         return float(value)
     if type(value) not in allowed:
-        raise ConfigError(f"{hint} at {where}", repr(value))
+        raise ConfigError(f"{' or '.join(_WORDS.get(kind, str(kind)) for kind in allowed)} at {where}", _shown(value))
     return value
+
+
+def _shown(value: Any) -> str:
+    """As it was written, but short."""
+    return textwrap.shorten(repr(value), 80, placeholder=" …")

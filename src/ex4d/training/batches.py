@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ex4d.core.seeding import make_rng
-from ex4d.dataset.layout import Bucket, SampleRow
+from ex4d.dataset.layout import SampleRow
 from ex4d.dataset.sample import TrainingSample
 from ex4d.errors import DatasetError
 from ex4d.model.training_latents import (
@@ -61,24 +61,6 @@ class Batch:
     keys: tuple[str, ...]
     target: Tensor
     given: dict[str, Tensor]
-
-
-def choose_buckets(buckets: Mapping[Bucket, Sequence[int]], config: DataConfig) -> dict[Bucket, Sequence[int]]:
-    """The buckets of a dataset that are trained on.
-
-    Raises:
-        DatasetError: none of the samples has the size that the recipe asks for, or there are none.
-    """
-    wanted = config.only_bucket()
-    if not buckets:
-        raise DatasetError("a dataset with samples", "an empty one", "see its errors.jsonl")
-    if wanted is None:
-        return dict(buckets)
-    if wanted not in buckets:
-        there = ", ".join("x".join(map(str, bucket)) for bucket in buckets)
-        fix = "prepare it so, or change data.bucket in the recipe"
-        raise DatasetError(f"samples of {config.bucket}", f"a dataset of {there}", fix)
-    return {wanted: buckets[wanted]}
 
 
 def needed_captions(source: SampleSource, numbers: Sequence[int], config: DataConfig) -> list[str]:

@@ -12,7 +12,6 @@ torch's ``.metadata`` is a pickle: resume runs of your own only. What is given a
 import contextlib
 import json
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -38,10 +37,10 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from ex4d.errors import OutputError, WeightsError
 from ex4d.io.atomic import output_error
+from ex4d.training.folder import CHECKPOINTS, COMMITTED, list_checkpoints
 from ex4d.training.processes import Processes
 
-FOLDER, STATE, COMMITTED = "checkpoints", "state.json", "COMMITTED"
-_NAME = re.compile(r"step-(\d{8})")
+STATE = "state.json"
 _OPTIONS = StateDictOptions(ignore_frozen_params=True)
 _BELONGS = (("model", "model"), ("dataset", "dataset"), ("recipe", "recipe"))
 
@@ -102,7 +101,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, processes: Processes, *, keep_last: int) -> None:
-        self._folder, self._processes, self._keep = folder / FOLDER, processes, keep_last
+        self._folder, self._processes, self._keep = folder / CHECKPOINTS, processes, keep_last
         self._pending: tuple[Future[Any], Path, RunState] | None = None
         if processes.rank == 0:
             with _named(self._folder):
@@ -183,15 +182,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def list_checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, the newest last."""
-    return sorted(path for path in (run / FOLDER).glob("step-*") if _NAME.fullmatch(path.name) and _is_whole(path))
-
-
-def _is_whole(path: Path) -> bool:
-    return (path / COMMITTED).is_file()
 
 
 def read_state(checkpoint: Path) -> RunState:

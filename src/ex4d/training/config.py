@@ -218,16 +218,22 @@ class TrainConfig:
             raise ConfigError('sharding "ddp" with model.fp8_base', '"fsdp"', "float8 matrices are not shared out")
 
     def digest(self) -> str:
-        """Hex digest of what must be equal for a run to be resumed: not what is written, nor how work is shared out.
+        """Hex digest of what must be equal for a run to be resumed."""
+        return hashlib.sha256(json.dumps(self._decisive(), sort_keys=True).encode()).hexdigest()
 
-        The number of steps counts only where the learning rate depends on it.
-        """
+    def differing(self, other: "TrainConfig") -> list[str]:
+        """Names of the fields for which `digest` differs, e.g. ``optimizer.lr``."""
+        mine, others = _flat(self._decisive()), _flat(other._decisive())
+        return sorted(name for name in {*mine, *others} if mine.get(name) != others.get(name))
+
+    def _decisive(self) -> dict[str, Any]:
+        """Not what is written, nor how work is shared out; the number of steps only where the rate depends on it."""
         data = asdict(self)
         for name in ("output", "sharding", *(() if self.optimizer.cosine else ("num_steps",))):
             del data[name]
         del data["data"]["latents"]  # the same tensors, only sooner
         del data["model"]["checkpointing"]
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        return data
 
 
 def load_recipe(recipe: str) -> TrainConfig:
@@ -248,12 +254,18 @@ def load_recipe(recipe: str) -> TrainConfig:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise ConfigError(f"a recipe: {', '.join(RECIPES)} or a TOML file", f"{recipe} ({reason})") from error
+            raise ConfigError(
+                f"a recipe: {', '.join(RECIPES)} or a TOML file", f"{recipe} ({reason})", "see docs/training.md"
+            ) from error
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"a recipe in TOML at {where}", str(error)) from error
-    return config_from_dict(TrainConfig, content, where)
+        fix = "mend that line; a text stands in quotes, a section in brackets: see docs/training.md"
+        raise ConfigError(f"a recipe in TOML at {where}", str(error), fix) from error
+    try:
+        return config_from_dict(TrainConfig, content, "")
+    except ConfigError as error:
+        raise ConfigError(f"{error.expected} in {where}", error.got, error.fix) from error
 
 
 def config_from_json(data: Mapping[str, Any]) -> TrainConfig:
@@ -272,6 +284,14 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
     return data
 
 
+def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted name → value."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} {' or '.join(allowed)}", repr(value))
@@ -279,5 +299,9 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
     if not (math.isfinite(value) and low <= value <= high and not (open_low and value == low)):
-        upper = f" and at most {high:g}" if math.isfinite(high) else ""
-        raise ConfigError(f"{name} {'above' if open_low else 'of at least'} {low:g}{upper}", str(value))
+        upper = f" and at most {_plain(high)}" if math.isfinite(high) else ""
+        raise ConfigError(f"{name} {'above' if open_low else 'of at least'} {_plain(low)}{upper}", str(value))
+
+
+def _plain(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"

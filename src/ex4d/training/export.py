@@ -13,8 +13,8 @@ from ex4d.model.adapter import Lora, write_adapter
 from ex4d.model.geometry_encoder import GeometryEncoder
 from ex4d.model.key_maps import original_lora_name
 from ex4d.training.checkpoint import list_checkpoints, read_state, read_tensors_of
+from ex4d.training.folder import RUN, read_run, run_config
 from ex4d.training.model import adapter_of
-from ex4d.training.run import RUN, read_run, run_config
 from ex4d.weights.files import sha256_file
 from ex4d.weights.folders import output_errors, staged_folder
 from ex4d.weights.manifest import manifest_of, write_manifest

@@ -8,21 +8,21 @@
     validation/       a sheet of one sample, every so many steps
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ex4d.dataset.latents import LATENTS_INFO, latents_folder
-from ex4d.dataset.layout import LATENTS
 from ex4d.dataset.reader import Dataset
 from ex4d.dataset.sample import TrainingSample
-from ex4d.errors import ConfigError, DatasetError, OutputError, WeightsError
-from ex4d.io.atomic import output_error, write_json_atomic
+from ex4d.errors import DatasetError
+from ex4d.io.atomic import write_json_atomic
 from ex4d.model.branch import TextEmbeds
 from ex4d.model.components import check_folder
 from ex4d.model.config import NEGATIVE_PROMPT, TINY
@@ -30,36 +30,20 @@ from ex4d.model.training_latents import encode_seen, encode_target
 from ex4d.model.wan_pipeline import EX4DPipeline
 from ex4d.pipeline.progress import Reporter
 from ex4d.pipeline.weight_paths import WeightPaths
-from ex4d.training.batches import Batch, BatchMaker, choose_buckets, needed_captions
-from ex4d.training.config import AUTO, TrainConfig, config_from_json, config_to_json
+from ex4d.training.batches import Batch, BatchMaker, needed_captions
+from ex4d.training.config import TrainConfig, config_to_json
+from ex4d.training.folder import RUN, check_same, claimed_by
 from ex4d.training.model import TrainedModel, check_counts, count_trained
 from ex4d.training.processes import Processes, SharedModel, check_shares, open_processes
-from ex4d.training.sampler import Sampler
+from ex4d.training.sampler import Sampler, choose_buckets
 from ex4d.training.stack import embed_captions, hash_weights, load_training_stack
+from ex4d.training.start import TrainRequest, with_latents
 from ex4d.training.trainer import Identity, Trainer, validation_seed
 from ex4d.training.validate import FOLDER as VALIDATION
 from ex4d.training.validate import sample_latents, seen_of, write_validation_sheet
 from ex4d.weights.registry import resolve
 
-RUN = "run.json"
 _PACKAGES = ("ex4d", "torch", "diffusers", "transformers", "peft")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRequest:
-    """What is trained on what.
-
-    Attributes:
-        config: a recipe's settings; ``data.latents`` may be ``auto``: the dataset's cache if it has one.
-        dataset: folder of a finished dataset.
-        weights: of Wan2.1-I2V-14B: a name of the registry, a folder, or ``tiny``.
-        adapter: folder of an adapter to start from; None = a new one.
-    """
-
-    config: TrainConfig
-    dataset: Path
-    weights: str
-    adapter: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +52,15 @@ class TrainResult:
 
     Attributes:
         step: steps that are done.
-        is_complete: False: SIGTERM ended it after a checkpoint.
+        is_complete: False: a signal ended it after a checkpoint.
+        is_interrupted: that was SIGINT (Ctrl-C), not SIGTERM.
         num_encoder_params: trained, of the geometry encoder.
         num_lora_params: trained, of the LoRA.
     """
 
     step: int
     is_complete: bool
+    is_interrupted: bool
     num_encoder_params: int
     num_lora_params: int
 
@@ -95,47 +81,64 @@ def train(
         DatasetError: no finished dataset, an empty one, or none of the recipe's size.
         WeightsError: weights that do not fit, or a checkpoint of another model, dataset or recipe.
         ConfigError: settings that do not go together.
-        OutputError: the folder is in use, or cannot be written.
+        OutputError: the folder is in use, holds a run of something else, or cannot be written.
         Ex4dError: the loss is no number any more.
     """
-    dataset = Dataset.open(request.dataset)
-    config = _with_latents(request.config, dataset)
-    buckets = choose_buckets(dataset.buckets, config.data)
-    sampler = Sampler(buckets, config.data, seed=config.seed)
     weights = find_training_weights(request)
-    with open_processes(device="cpu" if weights.base is None else device) as processes:
-        check_shares(config, processes)
-        _claim(output, processes, resume=resume)
+    with (
+        closing(Dataset.open(request.dataset)) as dataset,
+        open_processes(device="cpu" if weights.base is None else device) as processes,
+        claimed_by(processes, output, resume=resume) as stored,
+    ):
+        request = replace(request, config=with_latents(request.config, dataset))
+        check_shares(request.config, processes)
         hashes = processes.gather(hash_weights(weights) if processes.rank == 0 else {})[0]
-        numbers = [number for found in buckets.values() for number in found]
-        if config.data.latents:
-            _check_latents(config, dataset, hashes if weights.base is not None else None)
-        texts = _captions(config, dataset, numbers)
-        captions = embed_captions(texts, weights, processes.device, hashes=hashes)
-        stack = load_training_stack(config, weights, processes.device, hashes=hashes, encodes=not config.data.latents)
-        counts = count_trained(stack.model)
+        if stored is not None:
+            digest = _digest(hashes)
+            check_same(stored, request.config, output, dataset=dataset.fingerprint, weights=digest)
+        trainer, validation, counts = _build(request, dataset, weights, hashes, output, processes, reporter)
+        done_before = trainer.resume()
         if processes.rank == 0:
-            _tell(reporter, config, stack.model, len(numbers))
-        model = SharedModel(stack.model, config, processes)
-        trainer = Trainer(
-            model,
-            BatchMaker(dataset, stack.pipe, captions, config.data, seed=config.seed),
-            sampler,
-            config,
-            output,
-            processes,
-            Identity(model=stack.identity, dataset=dataset.fingerprint),
-        )
-        if trainer.resume() and processes.rank == 0:
-            reporter.note(f"going on after step {trainer.step}")
-        if processes.rank == 0:
-            _write_run(output, replace(request, config=config), dataset, counts)
-        validation = _Validation(
-            config, lambda: dataset.read(numbers[0]), stack.pipe, model, captions, output, processes
-        )
+            if resume:
+                where = f"going on after step {done_before}" if done_before else "no checkpoint yet: from the beginning"
+                reporter.note(where)
+            _write_run(output, request, dataset, counts, _digest(hashes))
         done = trainer.run(reporter, on_step=validation.after)
-    dataset.close()
-    return TrainResult(trainer.step, done, *counts)
+    return TrainResult(trainer.step, done, trainer.is_interrupted, *counts)
+
+
+def _build(
+    request: TrainRequest,
+    dataset: Dataset,
+    weights: WeightPaths,
+    hashes: Mapping[str, str],
+    output: Path,
+    processes: Processes,
+    reporter: Reporter,
+) -> "tuple[Trainer, _Validation, tuple[int, int]]":
+    """All that a run works with, and the numbers of parameters that are trained."""
+    config = request.config
+    buckets = choose_buckets(dataset.buckets, config.data)
+    numbers = [number for found in buckets.values() for number in found]
+    if config.data.latents:
+        _check_latents(config, dataset, hashes if weights.base is not None else None)
+    sampler = Sampler(buckets, config.data, seed=config.seed)
+    texts = _captions(config, dataset, numbers)
+    captions = embed_captions(texts, weights, processes.device, hashes=hashes)
+    stack = load_training_stack(config, weights, processes.device, hashes=hashes, encodes=not config.data.latents)
+    counts = count_trained(stack.model)
+    if processes.rank == 0:
+        _tell(reporter, config, stack.model, len(numbers))
+    model = SharedModel(stack.model, config, processes)
+    batches = BatchMaker(dataset, stack.pipe, captions, config.data, seed=config.seed)
+    identity = Identity(model=stack.identity, dataset=dataset.fingerprint)
+    trainer = Trainer(model, batches, sampler, config, output, processes, identity)
+    first = numbers[0]
+    return (
+        trainer,
+        _Validation(config, lambda: dataset.read(first), stack.pipe, model, captions, output, processes),
+        counts,
+    )
 
 
 def find_training_weights(request: TrainRequest) -> WeightPaths:
@@ -150,32 +153,6 @@ def find_training_weights(request: TrainRequest) -> WeightPaths:
     base = resolve(request.weights)
     check_folder(base)
     return WeightPaths(base=base, adapter=adapter)
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a run.
-
-    Raises:
-        WeightsError: no run there.
-    """
-    try:
-        return json.loads((folder / RUN).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"a run of `ex4d train` at {folder}", f"no readable {RUN} ({error})") from error
-
-
-def run_config(run: Mapping[str, Any]) -> TrainConfig:
-    """The settings in a ``run.json``."""
-    return config_from_json(run["config"])
-
-
-def _with_latents(config: TrainConfig, dataset: Dataset) -> TrainConfig:
-    if config.data.latents != AUTO:
-        return config
-    found = sorted(path.parent.name for path in (dataset.folder / LATENTS).glob(f"*/{LATENTS_INFO}"))
-    if len(found) > 1:
-        raise ConfigError(f"data.latents: one of {', '.join(found)}", AUTO, "the dataset has several caches")
-    return replace(config, data=replace(config.data, latents=found[0] if found else ""))
 
 
 def _check_latents(config: TrainConfig, dataset: Dataset, hashes: Mapping[str, str] | None) -> None:
@@ -194,23 +171,6 @@ def _check_latents(config: TrainConfig, dataset: Dataset, hashes: Mapping[str, s
         raise DatasetError(f"latents with data.mask_quirk {config.data.mask_quirk}", str(quirk), again)
 
 
-def _claim(output: Path, processes: Processes, *, resume: bool) -> None:
-    """A folder that is new, empty, or that of the run to be resumed; all processes raise alike."""
-    error: Exception | None = None
-    if processes.rank == 0:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            if any(output.iterdir()) and not (resume and (output / RUN).is_file()):
-                there = "a run" if (output / RUN).is_file() else "one that holds something else"
-                fix = "add --resume to go on with it" if there == "a run" else "choose another --output-dir"
-                error = OutputError(f"a new or empty folder {output}", there, fix)
-        except OSError as failed:
-            error = output_error(output, failed)
-    error = processes.gather(error)[0]
-    if error is not None:
-        raise error
-
-
 def _captions(config: TrainConfig, dataset: Dataset, numbers: Sequence[int]) -> list[str]:
     texts = needed_captions(dataset, numbers, config.data)
     if config.output.validate_every:
@@ -227,11 +187,17 @@ def _tell(reporter: Reporter, config: TrainConfig, model: TrainedModel, num_samp
     reporter.note(f"{num_samples} samples, {where}")
 
 
-def _write_run(output: Path, request: TrainRequest, dataset: Dataset, counts: tuple[int, int]) -> None:
+def _digest(hashes: Mapping[str, str]) -> str:
+    """Of all files of weights that a run starts from."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()
+
+
+def _write_run(output: Path, request: TrainRequest, dataset: Dataset, counts: tuple[int, int], weights: str) -> None:
     content = {
         "config": config_to_json(request.config),
         "weights": request.weights,
         "adapter": None if request.adapter is None else str(request.adapter),
+        "weights_sha256": weights,
         "dataset": {"folder": str(request.dataset), "fingerprint": dataset.fingerprint},
         "trained_params": {"geometry_encoder": counts[0], "lora": counts[1]},
         "versions": {package: version(package) for package in _PACKAGES},

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ex4d.core.seeding import make_rng
+from ex4d.dataset.layout import Bucket
 from ex4d.errors import DatasetError
 from ex4d.training.config import DataConfig
-
-Bucket = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +65,21 @@ class Sampler:
             order += [order[i % len(numbers)] for i in range(-len(numbers) % self._size)]
             batches += [order[i : i + self._size] for i in range(0, len(order), self._size)]
         return [batches[i] for i in make_rng(self._seed, "batches", epoch).permutation(len(batches))]
+
+
+def choose_buckets(buckets: Mapping[Bucket, Sequence[int]], config: DataConfig) -> dict[Bucket, Sequence[int]]:
+    """The buckets of a dataset that are trained on.
+
+    Raises:
+        DatasetError: none of the samples has the size that the recipe asks for, or there are none.
+    """
+    wanted = config.only_bucket()
+    if not buckets:
+        raise DatasetError("a dataset with samples", "an empty one", "see its errors.jsonl")
+    if wanted is None:
+        return dict(buckets)
+    if wanted not in buckets:
+        there = ", ".join("x".join(map(str, bucket)) for bucket in buckets)
+        fix = "prepare it so, or change data.bucket in the recipe"
+        raise DatasetError(f"samples of {config.bucket}", f"a dataset of {there}", fix)
+    return {wanted: buckets[wanted]}

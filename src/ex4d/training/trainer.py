@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ex4d.core.seeding import make_rng
-from ex4d.errors import Ex4dError
+from ex4d.errors import DatasetError, Ex4dError
 from ex4d.pipeline.progress import Reporter
 from ex4d.training.batches import Batch
 from ex4d.training.checkpoint import Checkpoints, RunState, Trained, check_belongs, list_checkpoints, load, read_state
@@ -58,6 +58,7 @@ class Trainer:
         trained: name → parameter that changes; in parts under ``fsdp``.
         ema: their running averages; {} = none.
         step: steps that are done.
+        is_interrupted: whether SIGINT ended `run`.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Trainer:
         self.ema = {name: value.detach().clone() for name, value in self.trained.items()} if decays else {}
         self._stored = Trained(model.model, self._optimizer, self.ema)
         self._checkpoints = Checkpoints(folder, processes, keep_last=config.output.keep_last)
-        self.step = 0
+        self.step, self.is_interrupted = 0, False
 
     def resume(self) -> int:
         """Go on after the newest checkpoint, if there is one; returns the steps that are done.
@@ -103,7 +104,7 @@ class Trainer:
         return self.step
 
     def run(self, reporter: Reporter, *, on_step: Callable[[int], None] | None = None) -> bool:
-        """Train to the last step; True if it was reached, False if SIGTERM ended the run after a checkpoint.
+        """Train to the last step; True if it was reached, False if a signal ended the run after a checkpoint.
 
         Args:
             reporter: told of each step.
@@ -118,14 +119,14 @@ class Trainer:
         reporter.begin("train", self._config.num_steps - self.step, "steps")
         try:
             with _told_to_end() as told:
-                stopped = False
+                stopped: list[int] = []
                 while self.step < self._config.num_steps and not stopped:
                     values, stopped = self._one_step(told)
                     if log is not None:
                         log.write(self.step, values)
                     reporter.advance()
                     self._checkpoints.finish_if_done()
-                    is_last = stopped or self.step == self._config.num_steps
+                    is_last = bool(stopped) or self.step == self._config.num_steps
                     if is_last or self.step % output.checkpoint_every == 0:
                         self._checkpoints.save(self._stored, self._state(self.step))
                     if on_step is not None:
@@ -135,6 +136,7 @@ class Trainer:
             if log is not None:
                 log.close()
         reporter.end()
+        self.is_interrupted = signal.SIGINT in stopped
         return not stopped
 
     def _state(self, step: int) -> RunState:
@@ -148,16 +150,16 @@ class Trainer:
             model=identity.model,
         )
 
-    def _one_step(self, told: list[int]) -> tuple[dict[str, Any], bool]:
-        """Values for the log, and whether any process was told to end."""
+    def _one_step(self, told: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Values for the log, and the signals that told any process to end."""
         started = time.perf_counter()
         own = self._sampler.micro_batches(self.step)[self._processes.rank :: self._processes.world_size]
         measured = [
             entry
             for index, numbers in enumerate(own)
-            for entry in self._micro_batch(numbers, len(own), is_last=index == len(own) - 1)
+            for entry in self._micro_batch(self._batch(numbers, told), len(own), is_last=index == len(own) - 1)
         ]
-        everything = self._processes.gather((measured, bool(told)))
+        everything = self._processes.gather((measured, list(told)))
         values = summarize([entry for part, _ in everything for entry in part])
         self._check(values["loss"], "loss")
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self._config.optimizer.max_grad_norm)
@@ -170,12 +172,22 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         self._average()
         self.step += 1
-        return {**values, "s_per_step": time.perf_counter() - started}, any(stop for _, stop in everything)
+        return {**values, "s_per_step": time.perf_counter() - started}, [
+            number for _, heard in everything for number in heard
+        ]
 
-    def _micro_batch(self, numbers: list[int], num_batches: int, *, is_last: bool) -> list[Measured]:
+    def _batch(self, numbers: list[int], told: list[int]) -> Batch:
+        """A signal to a group of processes ends the decoder too: a sample that broke with it is read again."""
+        try:
+            return self._batches.make(numbers, self.step, self._processes.device)
+        except DatasetError:
+            if not told:
+                raise
+            return self._batches.make(numbers, self.step, self._processes.device)
+
+    def _micro_batch(self, batch: Batch, num_batches: int, *, is_last: bool) -> list[Measured]:
         """Gradients of one micro-batch, added up; what its samples cost."""
-        device = self._processes.device
-        batch = self._batches.make(numbers, self.step, device)
+        device = batch.target.device
         shape = tuple(batch.target.shape[1:])
         draws = [draw(self._schedule, shape, seed=self._config.seed, step=self.step, key=key) for key in batch.keys]
         with self._model.accumulating(is_last=is_last):
@@ -225,14 +237,23 @@ def validation_seed(seed: int) -> int:
 
 @contextmanager
 def _told_to_end() -> Generator[list[int], None, None]:
-    """Yields a list that holds SIGTERM once it came; training ends after the step, with a checkpoint."""
+    """Yields a list of the signals that came: SIGTERM, SIGINT. Training ends after the step, with a checkpoint.
+
+    A second SIGINT ends it at once.
+    """
     told: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and number in told:
+            raise KeyboardInterrupt
         told.append(number)
 
-    before = signal.signal(signal.SIGTERM, hear)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}  # nohup, &
+    for number in before:
+        signal.signal(number, hear)
     try:
         yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
