@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ex4d.errors import ConfigError, Ex4dError, InputError, OutputError
+from ex4d.errors import ConfigError, Ex4dError, InputError, OutputError, WeightsError
 from ex4d.io.video import probe_video
 from ex4d.pipeline.generate_folder import generate_folder
 from ex4d.pipeline.generation_request import GenerationRequest, check_video_place, place_video, read_request
@@ -257,9 +257,9 @@ def test_settings_for_another_machine(request_: GenerationRequest, tmp_path: Pat
     for changes, words in (
         ({"attention": "flash"}, "--attention flash that works here"),
         ({"plan": "gguf"}, "no GGUF file"),
-        ({"adapter": "x"}, "--adapter auto with --weights tiny"),
+        ({"adapter": "x"}, "a folder or file of weights, or one of .*'x', which does not exist"),
     ):
         request = replace(request_, generate=tiny_config(**changes))
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError if "adapter" not in changes else WeightsError, match=words):
             generate_folder(request, tmp_path / "out", reporter=Heard())
     assert not (tmp_path / "out").exists()
