@@ -73,7 +73,10 @@ def test_trained_exported_generated(made: Path, tmp_path: Path, capsys: pytest.C
     sheet = np.asarray(Image.open(run / "validation/step-00000004.png"))
     assert sheet.shape[1] > 3 * SMALL[2]
     exported = ex4d(capsys, "weights", "export", run, "-o", adapter, "--official", "ckpt")
-    assert (exported.code, exported.out) == (0, f"{adapter} (step 4)\n")
+    official = f"{adapter / 'official/ex4d.ckpt'} (as the release)"
+    assert (exported.code, exported.out) == (0, f"{adapter} (step 4, running averages)\n{official}\n")
+    below = ex4d(capsys, "weights", "export", run, "-o", made / "recipe.toml/adapter")
+    assert (below.code, f"got the file {made / 'recipe.toml'}; to fix: choose another folder" in below.err) == (2, True)
     assert (adapter / "official/ex4d.ckpt").is_file()
     frames = picture_frames(9)
     color, mask = write_video(tmp_path / "c.mp4", frames), write_video(tmp_path / "m.mp4", np.full_like(frames, 255))
@@ -186,6 +189,7 @@ def test_a_bad_start_is_refused_before_torch_is_imported(made: Path, tmp_path: P
         f"train tiny --dataset {made / 'data'} --weights tiny -o {tmp_path / 'file'}",
         f"train tiny --dataset {made / 'data'} --weights none -o {tmp_path / 'run'}",
         f"train tiny --dataset {made / 'data'} --weights tiny -o {made}",
+        f"weights export {made} -o {tmp_path / 'run'}",
     )
     done = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -246,7 +250,10 @@ def _stopped(made: Path, run: Path, number: signal.Signals, gpus: str) -> tuple[
         (("train", "tiny", "--dataset", "data", "-o", "run", "--weights", "none"), "none"),
         (("train", "tiny", "--dataset", "data", "-o", "run", "--latents", "abc", "--weights", "tiny"), "latents/abc"),
         (("train", "tiny", "--dataset", "data", "-o", "run", "--gpus", "0"), "--gpus from 1 to 64"),
-        (("weights", "export", "data", "-o", "out"), "a folder that `ex4d train` wrote at data"),
+        (
+            ("weights", "export", "data", "-o", "out"),
+            "a folder that `ex4d train` wrote at data; got no run.json there; to fix: name the -o",
+        ),
     ],
 )
 def test_bad_input_is_said_in_one_line(

@@ -1,5 +1,6 @@
 """From a run to weights: ours, and the release's layout."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from ex4d.model.transformer import EX4DTransformer3DModel
 from ex4d.pipeline.progress import SilentReporter
 from ex4d.training.checkpoint import Tensors, read_tensors_of
 from ex4d.training.config import config_to_json
-from ex4d.training.export import export_run, official_tensors
+from ex4d.training.export import Exported, export_run, official_tensors
 from ex4d.training.folder import RUN, list_checkpoints
 from ex4d.training.model import adapter_of
 from ex4d.training.processes import open_processes
@@ -37,10 +38,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_adapter_is_the_averaged_checkpoint(run: Path, tmp_path: Path) -> None:
-    assert export_run(run, tmp_path / "adapter") == 4
+    assert export_run(run, tmp_path / "adapter") == Exported(4, averaged=True)
     transformer = make_stack(make_config()).pipe.transformer
     transformer.unload_lora()
-    export_run(run, tmp_path / "last", averaged=False)
+    assert export_run(run, tmp_path / "last", averaged=False) == Exported(4, averaged=False)
     folders: dict[Tensors, str] = {"ema": "adapter", "model": "last"}
     for which, folder in folders.items():
         encoder, lora = read_adapter(tmp_path / folder, transformer)
@@ -48,7 +49,7 @@ def test_the_adapter_is_the_averaged_checkpoint(run: Path, tmp_path: Path) -> No
         assert all(torch.equal(encoder.state_dict()[name], tensor) for name, tensor in of_encoder.items())
         assert lora.tensors.keys() == of_lora.keys()
         assert all(torch.equal(lora.tensors[name], tensor) for name, tensor in of_lora.items())
-    assert export_run(run, tmp_path / "second", step=2) == 2
+    assert export_run(run, tmp_path / "second", step=2).step == 2
 
 
 def test_the_official_layout_is_the_releases_key_for_key(run: Path, tmp_path: Path) -> None:
@@ -77,6 +78,17 @@ def test_another_scale_is_put_into_the_official_matrices() -> None:
     flat = official_tensors({}, Lora(tensors=tensors, rank=2, alpha=1.0))
     assert flat["blocks.0.ffn.2.lora_A.default.weight"].unique().tolist() == [2.0]
     assert flat["blocks.0.ffn.2.lora_B.default.weight"].unique().tolist() == [1.5]
+
+
+def test_a_broken_checkpoint_names_the_flag_for_another(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    newest = list_checkpoints(tmp_path / "run")[-1]
+    for path in newest.glob("*.distcp"):
+        path.write_bytes(path.read_bytes()[:100])
+    (newest / "state.json").unlink()
+    with pytest.raises(WeightsError, match="choose another with --step"):
+        export_run(tmp_path / "run", tmp_path / "out")
+    assert export_run(tmp_path / "run", tmp_path / "out", step=2).step == 2
 
 
 def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path) -> None:

@@ -196,9 +196,13 @@ class ExportWeights:
         from ex4d.training.packages import require_training
 
         require_training("ex4d weights export", dataset=False)
-        from ex4d.training.export import export_run
+        from ex4d.training.folder import check_place, read_run
 
-        step = export_run(
+        read_run(self.run)  # before torch is imported
+        check_place(self.output)
+        from ex4d.training.export import OFFICIAL, export_run
+
+        made = export_run(
             self.run,
             self.output,
             step=self.step,
@@ -206,7 +210,10 @@ class ExportWeights:
             official=self.official,
             overwrite=self.overwrite,
         )
-        sys.stdout.write(f"{self.output} (step {step})\n")
+        which = "running averages" if made.averaged else "weights of the step itself"
+        sys.stdout.write(f"{self.output} (step {made.step}, {which})\n")
+        for kind in self.official:
+            sys.stdout.write(f"{self.output / OFFICIAL / f'ex4d.{kind}'} (as the release)\n")
         return 0
 
 

@@ -247,7 +247,7 @@ def read_tensors_of(checkpoint: Path, which: Tensors) -> dict[str, Tensor]:
             load_state({which: found}, storage_reader=reader, no_dist=True)
     except (Exception, CheckpointException) as error:
         got = f"{type(_cause(error)).__name__}: {_cause(error)}"
-        raise WeightsError(f"a whole checkpoint at {checkpoint}", got, "use the one before") from error
+        raise WeightsError(f"a whole checkpoint at {checkpoint}", got, "choose another with --step") from error
     return found
 
 

@@ -1,6 +1,7 @@
 """From a run to weights that can be used and given away: our adapter folder, and the release's flat file."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,8 @@ from ex4d.errors import WeightsError
 from ex4d.model.adapter import Lora, write_adapter
 from ex4d.model.geometry_encoder import GeometryEncoder
 from ex4d.model.key_maps import original_lora_name
-from ex4d.training.checkpoint import list_checkpoints, read_state, read_tensors_of
-from ex4d.training.folder import RUN, read_run, run_config
+from ex4d.training.checkpoint import read_tensors_of
+from ex4d.training.folder import RUN, list_checkpoints, read_run, run_config, step_of
 from ex4d.training.model import adapter_of
 from ex4d.weights.files import sha256_file
 from ex4d.weights.folders import output_errors, staged_folder
@@ -21,6 +22,19 @@ from ex4d.weights.manifest import manifest_of, write_manifest
 
 OFFICIAL = "official"
 OfficialFormat = Literal["safetensors", "ckpt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        step: of the checkpoint.
+        averaged: running averages of the weights, not those of the step itself.
+    """
+
+    step: int
+    averaged: bool
 
 
 def export_run(
@@ -31,7 +45,7 @@ def export_run(
     averaged: bool = True,
     official: tuple[OfficialFormat, ...] = (),
     overwrite: bool = False,
-) -> int:
+) -> Exported:
     """Write a run's adapter; nothing appears under the final name before it is whole.
 
     Args:
@@ -42,16 +56,14 @@ def export_run(
         official: also ``official/ex4d.*`` in the layout of the release's checkpoint.
         overwrite: replace the weights that are there.
 
-    Returns:
-        The step.
-
     Raises:
         WeightsError: no run, no such checkpoint, or one that trained more than an adapter.
         OutputError: the folder is in the way, or cannot be written.
     """
     config = run_config(read_run(run))
     checkpoint = _find(run, step)
-    tensors = (read_tensors_of(checkpoint, "ema") if averaged else {}) or read_tensors_of(checkpoint, "model")
+    averages = read_tensors_of(checkpoint, "ema") if averaged else {}
+    tensors = averages or read_tensors_of(checkpoint, "model")
     encoder_tensors, lora_tensors = adapter_of(tensors)
     encoder = make_encoder(encoder_tensors)
     lora = Lora(tensors=lora_tensors, rank=config.model.rank, alpha=config.model.alpha)
@@ -63,7 +75,7 @@ def export_run(
             for kind in official:
                 _write_flat(flat, staged / OFFICIAL / f"ex4d.{kind}", kind)
         write_manifest(staged, manifest_of(staged, sources={RUN: sha256_file(run / RUN)}))
-    return read_state(checkpoint).step
+    return Exported(step_of(checkpoint), bool(averages))
 
 
 def official_tensors(encoder: Mapping[str, Tensor], lora: Lora) -> dict[str, Tensor]:
@@ -97,7 +109,7 @@ def make_encoder(tensors: Mapping[str, Tensor]) -> GeometryEncoder:
 
 
 def _find(run: Path, step: int | None) -> Path:
-    found = {read_state(path).step: path for path in list_checkpoints(run)}
+    found = {step_of(path): path for path in list_checkpoints(run)}
     if not found or (step is not None and step not in found):
         wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
         there = ", ".join(map(str, sorted(found))) or "none"

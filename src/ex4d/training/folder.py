@@ -83,7 +83,7 @@ def check_same(
 
 def check_output(output: Path, *, resume: bool) -> dict[str, Any] | None:
     """What `claimed` finds out, without claiming or making the folder."""
-    _check_place(output)
+    check_place(output)
     if not output.exists():
         return None
     with locked(output):
@@ -101,7 +101,7 @@ def claimed(output: Path, *, resume: bool) -> Generator[dict[str, Any] | None, N
         OutputError: another run is at work there, the folder holds something else, or it cannot be written.
         WeightsError: the run there cannot be read.
     """
-    _check_place(output)
+    check_place(output)
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,8 @@ def claimed_by(processes: "Processes", output: Path, *, resume: bool) -> Generat
         yield stored
 
 
-def _check_place(output: Path) -> None:
+def check_place(output: Path) -> None:
+    """Raise an OutputError if a file is where a folder has to be."""
     for folder in (output, *output.parents):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"a folder at {output}", f"the file {folder}", "choose another folder with -o")
