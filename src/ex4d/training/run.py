@@ -226,7 +226,11 @@ class _Validation:
         every = self._config.output.validate_every
         if not every or step % every:
             return
-        sample, pipe = self._read(), self._pipe
+        try:
+            sample = self._read()
+        except DatasetError:  # a signal to the group of processes ends the decoder too: read again
+            sample = self._read()
+        pipe = self._pipe
         frames, survived = sample.video.frames, sample.survived
         quirk = self._config.data.mask_quirk
         seen = encode_seen(pipe, frames, survived, 0, seed=self._config.seed, mask_quirk=quirk)

@@ -108,7 +108,7 @@ class Trainer:
 
         Args:
             reporter: told of each step.
-            on_step: called after each step with the steps that are done, in every process.
+            on_step: called after each step but one ended by a signal, with the steps that are done, in every process.
 
         Raises:
             Ex4dError: a loss or gradient that is no number; the last checkpoint is kept.
@@ -129,7 +129,7 @@ class Trainer:
                     is_last = bool(stopped) or self.step == self._config.num_steps
                     if is_last or self.step % output.checkpoint_every == 0:
                         self._checkpoints.save(self._stored, self._state(self.step))
-                    if on_step is not None:
+                    if on_step is not None and not stopped:
                         on_step(self.step)
         finally:
             self._checkpoints.finish()
