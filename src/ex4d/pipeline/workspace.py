@@ -260,7 +260,7 @@ def _may_resume(root: Path, request: Mapping[str, Any]) -> bool:
         return False
     if stored == json.loads(json.dumps(request)):
         return True
-    differing = ", ".join(_differences(stored, dict(request))) or "something"
+    differing = ", ".join(differences(stored, dict(request))) or "something"
     raise OutputError(
         "the same settings and input as the run to resume",
         f"another {differing}",
@@ -268,12 +268,12 @@ def _may_resume(root: Path, request: Mapping[str, Any]) -> bool:
     )
 
 
-def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+def differences(a: Any, b: Any, prefix: str = "") -> list[str]:
     """Dotted names of what differs between two trees of JSON."""
     if isinstance(a, dict) and isinstance(b, dict):
         names: list[str] = []
         for key in sorted(set(a) | set(b)):
-            names += _differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
+            names += differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
         return names
     return [] if a == json.loads(json.dumps(b)) else [prefix]
 

@@ -15,6 +15,7 @@ from ex4d.depth.source import pick_estimator
 from ex4d.errors import ConfigError, DatasetError, InputError
 from ex4d.io.atomic import write_bytes_atomic
 from ex4d.pipeline.run import versions
+from ex4d.pipeline.workspace import differences
 from ex4d.prepare.config import FILES, PrepareConfig
 from ex4d.prepare.input_folder import FolderItems, TarItems
 from ex4d.prepare.input_tables import TableItems
@@ -171,14 +172,5 @@ def _difference(found: bytes, plan: Plan) -> str:
         header = json.loads(found.split(b"\n", 1)[0])
     except ValueError:
         return "a damaged plan.jsonl"
-    names = _differing(header, plan.header)
+    names = differences(header, dict(plan.header))
     return f"another {', '.join(names[:5])}" if names else "other clips"
-
-
-def _differing(a: Any, b: Any, prefix: str = "") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, Mapping):
-        names: list[str] = []
-        for key in sorted(set(a) | set(b)):
-            names += _differing(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
-        return names
-    return [] if a == b else [prefix]
