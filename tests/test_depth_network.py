@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.prove  # minutes, for a network that is not shipped
+
 REPO = Path(__file__).parents[1]
 SEEDS = ["1006", "1008"]  # a dolly and a camera that stands
 
@@ -66,7 +68,6 @@ def test_the_truth_costs_nothing_and_mirroring_keeps_borders(folder: Path) -> No
         assert float(network.loss_of(batch.maps[:, :, 3].exp(), batch)) > 0.1
 
 
-@pytest.mark.prove  # minutes, for a network that is not shipped
 @pytest.mark.timeout(600)
 def test_an_untrained_network_is_builtin_and_three_steps_change_it(
     folder: Path, capsys: pytest.CaptureFixture[str]

@@ -20,7 +20,10 @@ from ex4d.model.transformer import EX4DTransformer3DModel
 from ex4d.model.wan_pipeline import encode_texts
 
 # what importing PyTorch's own compiler warns of
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.prove,  # a minute, for a benchmark
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+]
 REPO = Path(__file__).parents[1]
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU reports")
 
