@@ -13,7 +13,6 @@ the miniature, on the CPU too, to show that everything runs. Results are appende
 
 import argparse
 import gc
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from generate_results import GOAL_VIDEO, PRICE, Result, format_table, read_results
+from generate_results import GOAL_VIDEO, PRICE, Result, commit, format_table, read_results
 from generate_run import Case, Run, blank_result
 from official_execution import SLOWDOWNS
 from random_stack import Site
@@ -104,7 +103,7 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> Result:
     result = blank_result(name, case, TINY_VIDEO if options.tiny else options.video, tiny=options.tiny)
     result.date = datetime.now(UTC).isoformat(timespec="seconds")
     result.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    result.commit = options.commit or _commit()
+    result.commit = options.commit or commit()
     result.versions = {package: version(package) for package in _PACKAGES if find_spec(package) is not None}
     if device.type == "cpu" and not options.tiny:
         return result
@@ -126,21 +125,6 @@ def measure(name: str, case: Case, options: argparse.Namespace) -> Result:
         gc.collect()
         torch.cuda.empty_cache()
     return result
-
-
-def _commit() -> str:
-    """Short hash, with a + if files differ from it; what git cannot tell is said."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "commit unknown"
-    return found.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -224,3 +225,18 @@ def _mark(goal: Mapping[str, Any] | None) -> str:
     if goal is None or goal["met"] is None:
         return ""
     return " (met)" if goal["met"] else " (MISSED)"
+
+
+def commit() -> str:
+    """Short hash, with a + if files differ from it; what git cannot tell is said."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "commit unknown"
+    return found.stdout.strip()

@@ -12,7 +12,6 @@ activations, none of weights) and no block that is computed again. Results are a
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from generate_results import DATASHEET_TFLOPS, forward_flops
+from generate_results import DATASHEET_TFLOPS, commit, forward_flops
 from random_stack import Site, random_encoders, random_transformer
 
 from ex4d.core.video import Video
@@ -142,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(name: str, *, tiny: bool) -> Result:
     """Train a few steps; what cannot be run says why."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result = Result(case=name, tiny=tiny, date=datetime.now(UTC).isoformat(timespec="seconds"), commit=_commit())
+    result = Result(case=name, tiny=tiny, date=datetime.now(UTC).isoformat(timespec="seconds"), commit=commit())
     result.device = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     result.torch = torch.__version__
     if device.type == "cpu" and not tiny:
@@ -238,21 +237,6 @@ def format_table(results: Sequence[Result]) -> str:
         )
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _commit() -> str:
-    """Short hash, with a + if files differ from it; what git cannot tell is said."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "commit unknown"
-    return found.stdout.strip()
 
 
 if __name__ == "__main__":
